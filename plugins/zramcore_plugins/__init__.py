@@ -1,0 +1,1 @@
+"""The built-in plugins of zramcore, registered through the same hooks as anyone's."""

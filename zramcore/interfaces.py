@@ -1,0 +1,336 @@
+"""The contracts a plugin implements: Compressor, Allocator, BackingDriver, WritebackPolicy.
+
+Hooks only register classes of these kinds (see hookspecs.py); the device calls the objects directly, so nothing
+here costs a hook call per page. Every contract is batch first: the device calls the batch method, and the base
+class supplies the loop for an author who has only the one-page form.
+
+A buffer handed to a plugin is valid until the call returns: a plugin must not keep a reference to it.
+An exception that is not a ZramError is reported as EIO naming the plugin, and leaves the device consistent.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeAlias
+
+from .errors import InvalidValue, NoMemory, ZramError, did_you_mean
+
+API_VERSION = 1
+"""Version of these contracts; a plugin class whose ``api_version`` differs is refused at registration."""
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Readable bytes. Pages are C-contiguous and exactly one page long."""
+
+OptionValue: TypeAlias = "int | float | bool | str"
+
+
+# Options ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a plugin: its name, how to read its text, its default and what it does.
+
+    `read` turns the text into the value and raises ValueError or ZramError for text it does not accept.
+    """
+
+    name: str
+    read: Callable[[str], OptionValue]
+    default: OptionValue
+    help: str
+
+
+def read_options(owner: str, declared: Sequence[Option], given: Mapping[str, str]) -> dict[str, OptionValue]:
+    """Every declared option, from the text given or its default.
+
+    Raises InvalidValue (EINVAL) naming `owner` and the option for an unknown name or a bad value.
+    """
+    by_name = {option.name: option for option in declared}
+    values: dict[str, OptionValue] = {option.name: option.default for option in declared}
+    for name, text in given.items():
+        option = by_name.get(name)
+        if option is None:
+            raise InvalidValue(f"{owner} has no option {name!r}", hint=did_you_mean(name, by_name))
+        try:
+            values[name] = option.read(text)
+        except ZramError as error:
+            raise InvalidValue(f"{owner}: option {name}={text}: {error.reason}", hint=option.help) from error
+        except ValueError as error:
+            raise InvalidValue(f"{owner}: option {name}={text}: {error}", hint=option.help) from error
+    return values
+
+
+# Compressors ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CompressorParams:
+    """The parameters of one compression priority, as `algorithm_params` sets them; None means not set.
+
+    `page_size` is the device's, in bytes. `dictionary` holds the bytes of the dict= file.
+    """
+
+    page_size: int = 4096
+    level: int | None = None
+    dictionary: bytes | None = None
+    winbits: int | None = None
+
+
+class CompressorContext(abc.ABC):
+    """One thread's scratch state. Never shared between threads, so it may reuse streams and buffers."""
+
+    @abc.abstractmethod
+    def compress_page(self, page: Buffer) -> Buffer:
+        """The compressed form of one page. It may be longer than the page: the device then stores the page raw."""
+
+    @abc.abstractmethod
+    def decompress_page(self, data: Buffer, page_size: int) -> Buffer:
+        """The page (exactly `page_size` bytes) that `compress_page` was given. Raises on damaged data."""
+
+    def compress_pages(self, pages: Sequence[Buffer]) -> list[Buffer]:
+        """The compressed forms of many pages, in order."""
+        compress = self.compress_page
+        return [compress(page) for page in pages]
+
+    def decompress_pages(self, objects: Sequence[Buffer], page_size: int) -> list[Buffer]:
+        """The pages of many compressed objects, in order."""
+        decompress = self.decompress_page
+        return [decompress(data, page_size) for data in objects]
+
+
+class Compressor(abc.ABC):
+    """One algorithm with its parameters: immutable, shared by all threads of a device; contexts hold the rest.
+
+    The three lifetimes are those of the kernel's zcomp: parameters (this object), context (a thread), call.
+    """
+
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    summary: ClassVar[str] = ""
+
+    def __init__(self, params: CompressorParams) -> None:
+        """Check `params`; called when disksize is set. Raises InvalidValue (EINVAL) for a value this algorithm
+        does not take and NotSupported (EOPNOTSUPP) for a parameter it does not have."""
+        self.params = params
+
+    @abc.abstractmethod
+    def create_context(self) -> CompressorContext:
+        """A new context for the calling thread."""
+
+
+# Allocators -------------------------------------------------------------------------------------------------------
+
+
+class Allocator(abc.ABC):
+    """Memory for compressed objects of 1..page_size bytes. A handle is an int > 0; 0 means no object.
+
+    Locking: calls may come from several threads at once and the allocator serialises what it must. A view is
+    valid while the caller holds the lock of the slot that owns the object; `compact` is called only when nobody
+    holds a view. `pages_used` counts pool pages of `page_size` bytes (mm_stat's mem_used_total).
+
+    `peak_pages` is mem_used_max: raised to `pages_used` after every allocation that `store` makes and before the
+    limit is checked (measured, Linux 7.3.4), never by `alloc`, and assignable.
+    """
+
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    summary: ClassVar[str] = ""
+
+    huge_class_size: int
+    """Compressed objects of this many bytes or more are stored raw, as a whole page (3625 for 4 KiB zsmalloc)."""
+
+    peak_pages: int = 0
+    pages_compacted: int = 0
+    """Pages that all calls of `compact` have freed."""
+
+    def __init__(self, page_size: int, max_objects: int) -> None:
+        """`max_objects` bounds how many objects are alive at once (slots of the device plus a margin)."""
+        self.page_size = page_size
+        self.max_objects = max_objects
+
+    @property
+    @abc.abstractmethod
+    def pages_used(self) -> int:
+        """Pages the pool holds now."""
+
+    @abc.abstractmethod
+    def alloc(self, size: int) -> int:
+        """A handle for `size` bytes (1..page_size). Raises NoMemory (ENOMEM)."""
+
+    @abc.abstractmethod
+    def write(self, handle: int, data: Buffer) -> None:
+        """Fill the object; len(data) is the size it was allocated with."""
+
+    @abc.abstractmethod
+    def view(self, handle: int, size: int) -> Buffer:
+        """The object's bytes, without a copy where possible."""
+
+    @abc.abstractmethod
+    def free(self, handle: int) -> None:
+        """Give the object back."""
+
+    @abc.abstractmethod
+    def compact(self) -> int:
+        """Move objects together; returns the pages freed and adds them to `pages_compacted`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give all memory back; no other call follows."""
+
+    def size_class(self, size: int) -> int:
+        """Index of the class that an object of `size` bytes is compared by when recompressing; the default is `size`."""
+        return size
+
+    def views(self, handles: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
+        """`view` of many objects, in order."""
+        view = self.view
+        return [view(handle, size) for handle, size in zip(handles, sizes, strict=True)]
+
+    def free_many(self, handles: Sequence[int]) -> None:
+        """`free` many objects, in order."""
+        for handle in handles:
+            self.free(handle)
+
+    def store(self, objects: Sequence[Buffer | None], replaced: Sequence[int], limit_pages: int) -> list[int]:
+        """Store objects one after the other, each time freeing the one it replaces, as the kernel does in a bio.
+
+        For each position: allocate and fill `objects[i]` (None: nothing to store, its handle is 0), raise
+        `peak_pages`, then free `replaced[i]` (0: nothing to free). Returns the new handles. When an allocation
+        fails, or leaves the pool over `limit_pages` (0: no limit), that object is given back, its old one kept,
+        and the handles of the objects before it are returned: a short list means ENOMEM at that position.
+        """
+        handles: list[int] = []
+        for data, old in zip(objects, replaced, strict=True):
+            handle = 0
+            if data is not None:
+                try:
+                    handle = self.alloc(len(data))
+                except NoMemory:
+                    break
+                if self.pages_used > self.peak_pages:
+                    self.peak_pages = self.pages_used
+                if limit_pages and self.pages_used > limit_pages:
+                    self.free(handle)
+                    break
+                self.write(handle, data)
+            if old:
+                self.free(old)
+            handles.append(handle)
+        return handles
+
+    def store_one(self, data: Buffer, replaced: int, limit_pages: int) -> int:
+        """`store` of one object; 0 means ENOMEM."""
+        handles = self.store((data,), (replaced,), limit_pages)
+        return handles[0] if handles else 0
+
+
+# Backing drivers --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BackingSpec:
+    """What `backing_dev` was given: a path, the options after it, and the block size (the device's page size)."""
+
+    path: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    block_size: int = 4096
+
+
+class BackingDriver(abc.ABC):
+    """Blocks of `block_size` bytes, numbered from 0, on something that outlives memory.
+
+    The store above it hands out block numbers and serialises nothing: reads and writes of different blocks may
+    come from several threads at once. Any OSError of a write means that none of the run is known to be stored.
+    """
+
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    summary: ClassVar[str] = ""
+    options: ClassVar[Sequence[Option]] = ()
+
+    nr_blocks: int
+
+    def __init__(self, spec: BackingSpec) -> None:
+        """Open it. Raises ZramError with the kernel's errno: ENOENT, EACCES, EISDIR, EBUSY (held by another
+        device), EINVAL (smaller than a block, or a bad option), and leaves nothing behind when it does."""
+        self.spec = spec
+        self.block_size = spec.block_size
+
+    @abc.abstractmethod
+    def write_blocks(self, block: int, blocks: Sequence[Buffer]) -> None:
+        """Write a contiguous run that starts at `block`, whole or not at all as far as the caller is concerned."""
+
+    @abc.abstractmethod
+    def read_blocks(self, block: int, count: int) -> Buffer:
+        """`count` contiguous blocks. Raises OSError, also when fewer bytes come back."""
+
+    @abc.abstractmethod
+    def discard_blocks(self, block: int, count: int) -> None:
+        """The contents are no longer needed: give the space back where the medium can."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Return when everything written is on stable storage."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release the medium and its lock; no other call follows."""
+
+
+# Policies ---------------------------------------------------------------------------------------------------------
+
+
+class PolicyTarget(Protocol):
+    """Whatever has attributes: a zramcore device, the kernel's own zram, a simulated one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def show(self, attribute: str) -> str:
+        """The attribute's text, as read(2) would return it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why."""
+
+    writes: Sequence[tuple[str, str]] = ()
+    next_in: float = 60.0
+    reason: str = ""
+
+
+class WritebackPolicy(abc.ABC):
+    """Decides when a device marks pages idle and writes them back. It acts only through attributes.
+
+    Time comes from outside (`now`, in seconds, monotonic, from any origin): the same policy runs live and in a
+    simulation. One object serves one target.
+    """
+
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    summary: ClassVar[str] = ""
+    options: ClassVar[Sequence[Option]] = ()
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        """Read the options. Raises InvalidValue (EINVAL) naming the option."""
+        self.values = read_options(f"policy {self.name}", self.options, options)
+
+    @abc.abstractmethod
+    def tick(self, target: PolicyTarget, now: float) -> Tick:
+        """Look at the target and decide; called at start and then when the last tick asked for it."""
+
+
+# What a device is built from --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The factories a device may choose from, by name, in the order `comp_algorithm` lists them."""
+
+    compressors: Mapping[str, type[Compressor]]
+    allocators: Mapping[str, type[Allocator]]
+    backing_drivers: Mapping[str, type[BackingDriver]]
+    policies: Mapping[str, type[WritebackPolicy]] = field(default_factory=dict)
