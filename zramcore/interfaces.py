@@ -180,7 +180,7 @@ class Allocator(abc.ABC):
         """Give all memory back; no other call follows."""
 
     def size_class(self, size: int) -> int:
-        """Index of the class that an object of `size` bytes is compared by when recompressing; the default is `size`."""
+        """Class that an object of `size` bytes is compared by when recompressing; the default is `size` itself."""
         return size
 
     def views(self, handles: Sequence[int], sizes: Sequence[int]) -> list[Buffer]:
@@ -193,37 +193,47 @@ class Allocator(abc.ABC):
         for handle in handles:
             self.free(handle)
 
-    def store(self, objects: Sequence[Buffer | None], replaced: Sequence[int], limit_pages: int) -> list[int]:
+    def store(
+        self, objects: Sequence[Buffer | None], replaced: Sequence[int], limit_pages: int, handles: list[int]
+    ) -> None:
         """Store objects one after the other, each time freeing the one it replaces, as the kernel does in a bio.
 
         For each position: allocate and fill `objects[i]` (None: nothing to store, its handle is 0), raise
-        `peak_pages`, then free `replaced[i]` (0: nothing to free). Returns the new handles. When an allocation
-        fails, or leaves the pool over `limit_pages` (0: no limit), that object is given back, its old one kept,
-        and the handles of the objects before it are returned: a short list means ENOMEM at that position.
+        `peak_pages`, append the handle to `handles`, then free `replaced[i]` (0: nothing to free). When an
+        allocation fails, or leaves the pool over `limit_pages` (0: no limit), that object is given back, its old
+        one kept, and the call returns: a short `handles` means ENOMEM at that position. `handles` is filled as it
+        goes so that the caller can commit what was done even when an exception ends the call.
         """
-        handles: list[int] = []
         for data, old in zip(objects, replaced, strict=True):
             handle = 0
             if data is not None:
-                try:
-                    handle = self.alloc(len(data))
-                except NoMemory:
-                    break
-                if self.pages_used > self.peak_pages:
-                    self.peak_pages = self.pages_used
-                if limit_pages and self.pages_used > limit_pages:
-                    self.free(handle)
-                    break
-                self.write(handle, data)
+                handle = self.store_one(data, limit_pages)
+                if not handle:
+                    return
+            handles.append(handle)
             if old:
                 self.free(old)
-            handles.append(handle)
-        return handles
 
-    def store_one(self, data: Buffer, replaced: int, limit_pages: int) -> int:
-        """`store` of one object; 0 means ENOMEM."""
-        handles = self.store((data,), (replaced,), limit_pages)
-        return handles[0] if handles else 0
+    def store_one(self, data: Buffer, limit_pages: int) -> int:
+        """Allocate, raise `peak_pages`, check `limit_pages`, fill; 0 means ENOMEM. Frees nothing else."""
+        try:
+            handle = self.alloc(len(data))
+        except NoMemory:
+            return 0
+        if self.pages_used > self.peak_pages:
+            self.peak_pages = self.pages_used
+        if limit_pages and self.pages_used > limit_pages:
+            self.free(handle)
+            return 0
+        try:
+            self.write(handle, data)
+        except BaseException:
+            self.free(handle)
+            raise
+        return handle
+
+    def trim(self) -> None:  # noqa: B027 - an allocator without anything to trim has nothing to do
+        """Give memory that is free back to the system now; the device calls it after bulk work."""
 
 
 # Backing drivers --------------------------------------------------------------------------------------------------
