@@ -323,6 +323,8 @@ class WritebackPolicy(abc.ABC):
     api_version: ClassVar[int] = API_VERSION
     summary: ClassVar[str] = ""
     options: ClassVar[Sequence[Option]] = ()
+    writes: ClassVar[Sequence[str]] = ("idle", "writeback")
+    """The attributes a tick may write: the scheduler refuses others, and `writeback` makes a backing_dev required."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         """Read the options. Raises InvalidValue (EINVAL) naming the option."""
@@ -330,7 +332,10 @@ class WritebackPolicy(abc.ABC):
 
     @abc.abstractmethod
     def tick(self, target: PolicyTarget, now: float) -> Tick:
-        """Look at the target and decide; called at start and then when the last tick asked for it."""
+        """Look at the target and decide; called at start and then when the last tick asked for it.
+
+        A call may also come early or late: after a write that failed, or a machine that slept.
+        """
 
 
 # What a device is built from --------------------------------------------------------------------------------------
