@@ -241,11 +241,15 @@ class Allocator(abc.ABC):
 
 @dataclass(frozen=True)
 class BackingSpec:
-    """What `backing_dev` was given: a path, the options after it, and the block size (the device's page size)."""
+    """What `backing_dev` was given: a path, the options after it, and the block size (the device's page size).
+
+    `text` is what `backing_dev` shows afterwards; empty means the path.
+    """
 
     path: str
     options: Mapping[str, str] = field(default_factory=dict)
     block_size: int = 4096
+    text: str = ""
 
 
 class BackingDriver(abc.ABC):
@@ -261,6 +265,8 @@ class BackingDriver(abc.ABC):
     options: ClassVar[Sequence[Option]] = ()
 
     nr_blocks: int
+    discard_on_release: bool = False
+    """Whether the store is to call `discard_blocks` for blocks it no longer needs."""
 
     def __init__(self, spec: BackingSpec) -> None:
         """Open it. Raises ZramError with the kernel's errno: ENOENT, EACCES, EISDIR, EBUSY (held by another
