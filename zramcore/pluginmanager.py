@@ -185,9 +185,7 @@ def _register(plugin: object, row: PluginRow) -> pluggy.PluginManager | None:
             if not caller.has_spec() and not implementation.optionalhook:
                 row.fail(f"unknown hook {caller.name!r}", hint=_hook_hint(caller.name))
             elif implementation.wrapper or implementation.hookwrapper:
-                row.fail(
-                    f"hook {caller.name!r} is a wrapper", hint="each plugin is called alone: there is nothing to wrap"
-                )
+                row.fail(f"hook {caller.name!r} is a wrapper", hint="each plugin is called alone, with nothing to wrap")
             elif implementation.tryfirst or implementation.trylast:
                 row.warnings.append(f"tryfirst and trylast of {caller.name} have no effect: the order is fixed")
     row.warnings += [f"{name} has no @hookimpl: it is never called" for name in unmarked]

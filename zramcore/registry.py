@@ -132,7 +132,9 @@ def _contract_error(offer: Offer, contract: Any) -> PluginError | None:
     if len(name) >= NAME_MAX:
         return PluginError(f"the name of {where} has {len(name)} characters, at most {NAME_MAX - 1} are allowed")
     if not name.isprintable() or any(char.isspace() or char in _FORBIDDEN for char in name):
-        return PluginError(f"the name of {where}, {name!r}, has a character of {_FORBIDDEN} or a blank in it")
+        return PluginError(
+            f"the name of {where}, {name!r}, has a blank, a control character or one of {_FORBIDDEN} in it"
+        )
     if inspect.isabstract(value):
         missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
         return PluginError(f"{where} does not implement {missing}")
