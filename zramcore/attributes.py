@@ -1,0 +1,374 @@
+"""The ABI: every attribute of a device, by name, with its mode, what reading shows and what writing does.
+
+This table is the only place where attributes exist. The CLI, the config file, the control API and every policy go
+through `show` and `store`. Names, formats and errnos are those of Linux 7.3.4; `differs` says where ours is not the
+same. docs/attributes.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .device import Device
+from .errors import InvalidValue, NoSuchAttribute, NotPermitted, PluginFault, ZramError, did_you_mean
+from .interfaces import CompressorParams
+from .parse import (
+    kstrtobool,
+    kstrtoint,
+    kstrtou16,
+    kstrtouint,
+    kstrtoull,
+    memparse,
+    memparse_checked,
+    next_args,
+    sysfs_streq,
+)
+from .pass_grammar import parse_recompress, parse_writeback
+from .recompress import recompress
+from .scan import block_state, mark_all_idle, mark_idle_by_age
+from .writeback import write_back
+from .zcomp import NR_PRIORITIES, PRIMARY
+
+Show = Callable[[Device], str]
+Store = Callable[[Device, str], None]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute. `since` is the kernel version that has it ("-": ours); `differs` how ours is not the same.
+
+    `show` and `store` are None where the kernel's mode has no read or write bit.
+    """
+
+    name: str
+    show: Show | None
+    store: Store | None
+    since: str
+    summary: str
+    differs: str = ""
+
+    @property
+    def mode(self) -> str:
+        """ "rw", "ro" or "wo"."""
+        return "rw" if self.show and self.store else "ro" if self.show else "wo"
+
+
+def _strict(parse: Callable[[str], int], text: str) -> int:
+    """`parse`, with every error as EINVAL: most of the kernel's stores hide the difference."""
+    try:
+        return parse(text)
+    except ZramError as error:
+        raise InvalidValue(error.reason, hint=error.hint) from error
+
+
+def _require_initialized(device: Device) -> None:
+    if not device.initialized:
+        raise InvalidValue("the device is not initialised", hint="write disksize first")
+
+
+def _line(text: str) -> str:
+    """What was written, without the newline that echo adds."""
+    return text.removesuffix("\n")
+
+
+# Life -----------------------------------------------------------------------------------------------------------------
+
+
+def _disksize_store(device: Device, text: str) -> None:
+    size = memparse(text)
+    if not size:
+        raise InvalidValue("not a size", hint="bytes, or a number with K, M, G or T")
+    device.initialize(size)
+
+
+def _reset_store(device: Device, text: str) -> None:
+    if not kstrtou16(text):
+        raise InvalidValue("reset takes a number that is not 0", hint="write 1")
+    device.reset()
+
+
+def _compact_store(device: Device, text: str) -> None:
+    _require_initialized(device)
+    path = device.path
+    if path is not None:
+        path.compact()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def _mem_limit_store(device: Device, text: str) -> None:
+    size = memparse_checked(text)
+    device.set_mem_limit((size + device.page_size - 1) // device.page_size)
+
+
+def _mem_used_max_store(device: Device, text: str) -> None:
+    if _strict(kstrtoull, text):
+        raise InvalidValue("mem_used_max takes only 0", hint="0 sets the maximum to what is used now")
+    if device.path is not None:
+        device.path.allocator.peak_pages = device.path.allocator.pages_used
+
+
+def _mm_stat_show(device: Device) -> str:
+    path, stats = device.path, device.stats
+    used, peak, compacted = (
+        (path.allocator.pages_used, path.allocator.peak_pages, path.allocator.pages_compacted) if path else (0, 0, 0)
+    )
+    size = device.page_size
+    return (
+        f"{stats.pages_stored * size:8d} {stats.compr_data_size:8d} {used * size:8d} "
+        f"{device.mem_limit_pages * size:8d} {peak * size:8d} {stats.same_pages:8d} {compacted:8d} "
+        f"{stats.huge_pages:8d} {stats.huge_pages_since:8d}\n"
+    )
+
+
+# Compression ----------------------------------------------------------------------------------------------------------
+
+
+def _comp_algorithm_store(device: Device, text: str) -> None:
+    name = _line(text)
+    device.zcomp.check_name(name)
+    with device.init_lock:
+        device.check_uninitialized()
+        device.zcomp.choose(PRIMARY, name)
+
+
+def _recomp_algorithm_show(device: Device) -> str:
+    """One line per secondary priority, with the NUL bytes between that the kernel's double counting leaves there."""
+    text = ""
+    end = 0
+    for priority in range(1, NR_PRIORITIES):
+        if device.zcomp.names[priority] is None:
+            continue
+        line = f"#{priority}: {device.zcomp.listing(priority)}\n"
+        text = text.ljust(end, "\0") + line
+        end = len(text) + end + 4
+    return text.ljust(end, "\0")
+
+
+def _keyed(text: str) -> dict[str, str]:
+    """key=value arguments; one without a value is EINVAL, a later one wins."""
+    arguments = {}
+    for key, value in next_args(text):
+        if not value:
+            raise InvalidValue(f"{key!r} needs a value", hint="write key=value")
+        arguments[key] = value
+    return arguments
+
+
+def _recomp_algorithm_store(device: Device, text: str) -> None:
+    arguments = _keyed(text)
+    priority = kstrtoint(arguments.get("priority", "1"))
+    if "algo" not in arguments:
+        raise InvalidValue("algo= is missing", hint="for example: algo=zstd priority=1")
+    if not 1 <= priority < NR_PRIORITIES:
+        raise InvalidValue(f"priority {priority} is not one of 1, 2, 3")
+    device.zcomp.check_name(arguments["algo"])
+    with device.init_lock:
+        device.check_uninitialized()
+        device.zcomp.choose(priority, arguments["algo"])
+
+
+def _algorithm_params_store(device: Device, text: str) -> None:
+    arguments = _keyed(text)
+    priority = kstrtoint(arguments.get("priority", "0"))
+    level = kstrtoint(arguments["level"]) if "level" in arguments else None
+    winbits = kstrtoint(arguments["deflate.winbits"]) if "deflate.winbits" in arguments else None
+    dictionary = _read_dictionary(arguments["dict"]) if "dict" in arguments else None
+    with device.init_lock:
+        device.check_uninitialized()
+        if "algo" in arguments:
+            priority = device.zcomp.priority_of(arguments["algo"])
+        if not 0 <= priority < NR_PRIORITIES:
+            raise InvalidValue(f"priority {priority} is not one of 0, 1, 2, 3")
+        device.zcomp.params[priority] = CompressorParams(level=level, winbits=winbits, dictionary=dictionary)
+
+
+def _read_dictionary(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise InvalidValue(f"the dictionary {path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise InvalidValue(f"the dictionary {path} is empty")
+    return content
+
+
+def _recompress_store(device: Device, text: str) -> None:
+    recompress(device, parse_recompress(text))
+
+
+# Idle and writeback ---------------------------------------------------------------------------------------------------
+
+
+def _idle_store(device: Device, text: str) -> None:
+    age = None if sysfs_streq(text, "all") else _strict(lambda t: kstrtouint(t, 0), text)
+    path = device.path
+    if path is None:
+        raise InvalidValue("the device is not initialised", hint="write disksize first")
+    if age is None:
+        mark_all_idle(path.table)
+    else:
+        mark_idle_by_age(path.table, device.clock(), age)
+
+
+def _writeback_store(device: Device, text: str) -> None:
+    write_back(device, _line(text), lambda nr_pages: parse_writeback(text, nr_pages))
+
+
+def _backing_dev_show(device: Device) -> str:
+    backing = device.backing
+    return f"{backing.spec_text if backing else 'none'}\n"
+
+
+def _writeback_limit_store(device: Device, text: str) -> None:
+    units = device.page_size >> 12
+    limit = _strict(kstrtoull, text)
+    device.budget.set_limit(limit - limit % units)
+
+
+def _writeback_limit_enable_store(device: Device, text: str) -> None:
+    device.budget.enabled = bool(_strict(kstrtoull, text))
+
+
+def _writeback_batch_size_store(device: Device, text: str) -> None:
+    size = _strict(kstrtouint, text)
+    if not size:
+        raise InvalidValue("a batch has at least 1 page")
+    device.writeback_batch_size = size
+
+
+def _compressed_writeback_store(device: Device, text: str) -> None:
+    value = kstrtobool(text)
+    with device.init_lock:
+        device.check_uninitialized()
+        device.compressed_writeback = value
+
+
+def _bd_stat_show(device: Device) -> str:
+    backing, stats = device.backing, device.stats
+    count = backing.bd_count * (device.page_size >> 12) if backing else 0
+    return f"{count:8d} {stats.bd_reads:8d} {stats.bd_writes:8d}\n"
+
+
+def _io_stat_show(device: Device) -> str:
+    stats = device.stats
+    return f"{stats.failed_reads:8d} {stats.failed_writes:8d} 0 {stats.notify_free:8d}\n"
+
+
+def _stat_show(device: Device) -> str:
+    stats = device.stats
+    columns = [stats.read_requests, 0, stats.read_sectors, 0, stats.write_requests, 0, stats.write_sectors, *[0] * 10]
+    return " ".join(f"{column:8d}" for column in columns) + "\n"
+
+
+def _block_state_show(device: Device) -> str:
+    path = device.path
+    if path is None:
+        raise InvalidValue("the device is not initialised", hint="write disksize first")
+    return "".join(block_state(path.table))
+
+
+_TABLE = (
+    Attribute("disksize", lambda d: f"{d.disksize}\n", _disksize_store, "2.6.37",
+              "Size in bytes, rounded up to a page; writing it initialises the device.",
+              "The slot table is lazy: sizes that the kernel refuses with ENOMEM are accepted."),
+    Attribute("initstate", lambda d: f"{int(d.initialized)}\n", None, "2.6.37", "1 once disksize is set."),
+    Attribute("reset", None, _reset_store, "2.6.37",
+              "A number that is not 0 forgets data and configuration; EBUSY while the device is open.",
+              "Ends a running pass instead of waiting for it."),
+    Attribute("comp_algorithm", lambda d: d.zcomp.listing(PRIMARY) + "\n", _comp_algorithm_store, "3.15",
+              "The primary algorithm; reading lists all, the chosen one in brackets.",
+              "Lists the plugins that are installed; the default is the first of them."),
+    Attribute("recomp_algorithm", _recomp_algorithm_show, _recomp_algorithm_store, "6.2",
+              "Secondary algorithms: algo=NAME priority=1..3."),
+    Attribute("algorithm_params", None, _algorithm_params_store, "6.12",
+              "Parameters of a priority: priority=N or algo=NAME, level=, dict=, deflate.winbits=; replaces them all."),
+    Attribute("allocator", lambda d: "".join(
+                  f"[{name}] " if name == d.allocator_name else f"{name} " for name in d.catalogue.allocators) + "\n",
+              lambda d, text: d.choose_allocator(_line(text)), "-",
+              "The allocator of the pool, before disksize; reading lists all, the chosen one in brackets."),
+    Attribute("mem_limit", None, _mem_limit_store, "3.18", "Bytes the pool may use, rounded up to a page; 0: no limit."),
+    Attribute("mem_used_max", None, _mem_used_max_store, "3.18", "0 sets the maximum in mm_stat to what is used now."),
+    Attribute("compact", None, _compact_store, "4.1", "Any text compacts the pool."),
+    Attribute("backing_dev", _backing_dev_show, lambda d, text: d.set_backing(_line(text)), "4.14",
+              "The backing device, before disksize: a path, or driver:path,size=64M.",
+              "Plain files are accepted, and a driver may be named."),
+    Attribute("idle", None, _idle_store, "5.0",
+              "`all`, or an age in seconds: pages last accessed longer ago become idle, younger ones stop being so.",
+              "The seed patch's `1` is read as the kernel reads it since 5.16: older than one second."),
+    Attribute("writeback", None, _writeback_store, "5.0",
+              "Write pages back: idle, huge, huge_idle, incompressible, type=, page_index=N, page_indexes=A-B.",
+              "Takes `idle_or_huge`, and the seed patch's `1` (huge), `2` (idle) and `3` (idle or huge). A page that "
+              "cannot be decompressed is reported."),
+    Attribute("writeback_limit", lambda d: f"{d.budget.limit}\n", _writeback_limit_store, "5.0",
+              "Units of 4 KiB that may still be written back, when the limit is enabled."),
+    Attribute("writeback_limit_enable", lambda d: f"{int(d.budget.enabled)}\n", _writeback_limit_enable_store, "5.0",
+              "Whether writeback_limit counts."),
+    Attribute("writeback_batch_size", lambda d: f"{d.writeback_batch_size}\n", _writeback_batch_size_store, "6.19",
+              "Pages in flight during writeback."),
+    Attribute("compressed_writeback", lambda d: f"{int(d.compressed_writeback)}\n", _compressed_writeback_store, "7.0",
+              "Whether blocks hold the compressed object, decompressed when read; before disksize."),
+    Attribute("recompress", None, _recompress_store, "6.2",
+              "Recompress: type=idle|huge|huge_idle, threshold=, algo=, priority=, max_pages=."),
+    Attribute("mm_stat", _mm_stat_show, None, "4.1",
+              "orig_data_size, compr_data_size, mem_used_total, mem_limit, mem_used_max (bytes), same_pages, "
+              "pages_compacted, huge_pages, huge_pages_since.", "Never waits for a pass."),
+    Attribute("bd_stat", _bd_stat_show, None, "5.0", "bd_count, bd_reads, bd_writes, in units of 4 KiB.",
+              "Never waits for a pass."),
+    Attribute("io_stat", _io_stat_show, None, "4.1", "failed_reads, failed_writes, 0, notify_free.",
+              "Never waits for a pass."),
+    Attribute("debug_stat", lambda d: f"version: 1\n0 {0:8d}\n", None, "4.7", "version, then 0 and miss_free.",
+              "miss_free is always 0: a discard waits for the slot instead of giving up."),
+    Attribute("stat", _stat_show, None, "2.6",
+              "The block layer's counters: requests and sectors (512 bytes) read and written.",
+              "Times, merges and discards are 0."),
+    Attribute("block_state", _block_state_show, None, "4.18",
+              "One line per stored page: index, access time, and the letters s w h i r n.", "In debugfs there."),
+)  # fmt: skip
+
+ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({attribute.name: attribute for attribute in _TABLE})
+"""The built-in attributes by name."""
+
+
+def _find(table: Mapping[str, Attribute], name: str) -> Attribute:
+    attribute = table.get(name)
+    if attribute is None:
+        raise NoSuchAttribute(f"there is no attribute {name!r}", hint=did_you_mean(name, table))
+    return attribute
+
+
+def show(device: Device, name: str, table: Mapping[str, Attribute] = ATTRIBUTES) -> str:
+    """The attribute's text, as read(2) on the kernel's file would return it.
+
+    Raises NoSuchAttribute (ENOENT), NotPermitted (EACCES) for a write-only one, and the attribute's own errors.
+    """
+    attribute = _find(table, name)
+    if attribute.show is None:
+        raise NotPermitted("this attribute can only be written", attribute=name)
+    try:
+        return attribute.show(device)
+    except ZramError as error:
+        raise error.at(name) from None
+    except Exception as error:
+        raise PluginFault(name, f"{type(error).__name__}: {error}").at(name) from error
+
+
+def store(device: Device, name: str, text: str, table: Mapping[str, Attribute] = ATTRIBUTES) -> None:
+    """Write `text` to the attribute, as echo would; one newline at the end makes no difference.
+
+    Raises NoSuchAttribute (ENOENT), NotPermitted (EACCES) for a read-only one, and the attribute's own errors. A
+    refused value changes nothing.
+    """
+    attribute = _find(table, name)
+    if attribute.store is None:
+        raise NotPermitted("this attribute can only be read", attribute=name, value=text)
+    try:
+        attribute.store(device, text)
+    except ZramError as error:
+        raise error.at(name, _line(text)) from None
+    except Exception as error:
+        raise PluginFault(name, f"{type(error).__name__}: {error}").at(name, _line(text)) from error

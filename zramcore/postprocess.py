@@ -1,0 +1,92 @@
+"""What writeback and recompression share: choosing candidates, and the slot token.
+
+One pass runs at a time. It sets the token (PP_SLOT) on each slot it chooses, under the slot's lock; every access,
+overwrite and free clears it. The pass looks again under the lock before it reads an object and before it commits:
+a slot without the token has changed meanwhile and is left alone. Tokens of slots it never came to are taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from .slot_table import HUGE, IDLE, INCOMPRESSIBLE, PP_SLOT, SIZE_MASK, Column, Rows, SlotTable, in_memory
+
+BUCKET_BYTES = 64
+"""Candidates are taken biggest first, in buckets of this many bytes; within one, the last chosen first."""
+
+NO_TOKEN = np.uint32(~PP_SLOT & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Which pages qualify: all of the flags in `all_of`, and any of those in `any_of` unless it is 0."""
+
+    all_of: int = 0
+    any_of: int = 0
+
+
+MODES = {
+    "idle": Mode(IDLE),
+    "huge": Mode(HUGE),
+    "huge_idle": Mode(IDLE | HUGE),
+    "incompressible": Mode(INCOMPRESSIBLE),
+    "idle_or_huge": Mode(any_of=IDLE | HUGE),
+}
+"""The modes by name. The kernel has no `idle_or_huge`: it is the union that the seed patch's `3` meant."""
+
+EVERY_PAGE = Mode()
+"""The mode of page_index= and page_indexes=: whatever is in memory."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Slots `first` .. `end - 1` that qualify by `mode`."""
+
+    first: int
+    end: int
+    mode: Mode
+
+
+def qualifying(flags: Column, mode: Mode) -> Rows:
+    """Which of these rows hold a page in memory that `mode` wants."""
+    wanted = in_memory(flags)
+    if mode.all_of:
+        wanted &= (flags & mode.all_of) == mode.all_of
+    if mode.any_of:
+        wanted &= (flags & mode.any_of) != 0
+    return wanted
+
+
+@contextmanager
+def tokens(table: SlotTable, selections: list[Selection], excluded: int = 0) -> Iterator[list[int]]:
+    """Choose candidates and set their tokens; yields the slots in the order to process them.
+
+    A slot that two selections name comes twice (as in the kernel, where the second write is wasted). `excluded`
+    flags disqualify a slot. On the way out every token that is left is taken back, however the block ends.
+    """
+    chosen: list[Column] = []
+    sizes: list[Column] = []
+    try:
+        for selection in selections:
+            for start, end in table.touched_ranges(selection.first, selection.end):
+                with table.lock_range(start, end - start):
+                    flags = table.flags[start:end]
+                    found = np.flatnonzero(qualifying(flags, selection.mode) & ((flags & excluded) == 0))
+                    if len(found):
+                        chosen.append(found + start)
+                        sizes.append(flags[found] & SIZE_MASK)
+                        flags[found] |= PP_SLOT
+        if not chosen:
+            yield []
+            return
+        bucket = np.concatenate(sizes) // BUCKET_BYTES
+        order = np.argsort(bucket, kind="stable")[::-1]
+        yield np.concatenate(chosen)[order].tolist()
+    finally:
+        for slots in chosen:
+            with table.lock_range(int(slots[0]), int(slots[-1] - slots[0]) + 1):
+                table.flags[slots] &= NO_TOKEN

@@ -1,0 +1,201 @@
+"""Reading an initialised device: whole pages out of the slot table, the pool and the backing store.
+
+Everything that reads an object's bytes holds the lock of its slot, so that nobody frees or moves it meanwhile.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from . import samefill
+from .backing import BackingStore
+from .errors import CorruptPage, DeviceIOError, PluginFault, ZramError
+from .interfaces import Allocator, Buffer
+from .slot_table import (
+    HUGE,
+    IDLE,
+    LOCK_MASK,
+    LOCK_SHIFT,
+    PP_SLOT,
+    PRIORITY_MASK,
+    PRIORITY_SHIFT,
+    SAME,
+    SIZE_MASK,
+    WB,
+    SlotTable,
+)
+from .stats import Stats
+from .zcomp import PRIMARY, Zcomp
+
+NOT_PLAIN = SAME | WB | HUGE | PRIORITY_MASK
+"""A row with none of these and a size is an object of the primary algorithm: the quick way of reading."""
+
+RELOCK_TRIES = 3
+"""Times a read of written-back pages starts again because they moved, before it holds the locks throughout."""
+
+
+class ReadPath:
+    """The parts of an initialised device, and reading runs of whole pages from them. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        page_size: int,
+        table: SlotTable,
+        zcomp: Zcomp,
+        allocator: Allocator,
+        backing: BackingStore | None,
+        stats: Stats,
+        clock: Callable[[], int],
+    ) -> None:
+        self.page_size = page_size
+        self.table = table
+        self.zcomp = zcomp
+        self.allocator = allocator
+        self.backing = backing
+        self.stats = stats
+        self.clock = clock
+        self.limit_pages = 0
+        """mem_limit in pages of the device; 0: none."""
+        self.closed = False
+        self._zero_page = bytes(page_size)
+        self._huge_class_size = allocator.huge_class_size
+
+    def _fault(self, error: Exception) -> ZramError:
+        if isinstance(error, ZramError):
+            return error
+        return PluginFault(self.allocator.name, f"{type(error).__name__}: {error}", hint="the request failed")
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise DeviceIOError("the device was reset meanwhile")
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def read_page(self, index: int) -> Buffer:
+        """One page. The common case, an object of the primary algorithm, goes straight through."""
+        table = self.table
+        with table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
+            flags = table.flags_row[index]
+            size = flags & SIZE_MASK
+            if size and not flags & NOT_PLAIN and not self.closed:
+                try:
+                    data = self.allocator.view(table.handles_row[index], size)
+                    page = self.zcomp.context(PRIMARY).decompress_page(data, self.page_size)
+                except Exception as error:
+                    raise self.zcomp.fault(PRIMARY, error) from error
+                if len(page) != self.page_size:
+                    raise CorruptPage(f"page {index} decompressed to {len(page)} bytes")
+                if flags & (IDLE | PP_SLOT):
+                    table.flags_row[index] = flags & ~(IDLE | PP_SLOT)
+                table.ac_times_row[index] = self.clock()
+                return page
+        return self.read_pages(index, 1)
+
+    def read_pages(self, first: int, count: int) -> bytes:
+        """`count` pages as one buffer. Written-back pages are read as runs, with no slot lock held."""
+        result = self._read(first, count, b"".join)
+        assert isinstance(result, bytes)
+        return result
+
+    def read_pages_into(self, first: int, target: memoryview) -> None:
+        """Fill `target`, whole pages long."""
+        page_size = self.page_size
+
+        def scatter(pages: Sequence[Buffer]) -> None:
+            offset = 0
+            for page in pages:
+                target[offset : offset + page_size] = page
+                offset += page_size
+
+        self._read(first, len(target) // page_size, scatter)
+
+    def _read(self, first: int, count: int, consume: Callable[[list[Buffer]], Any]) -> Any:
+        """Give the pages to `consume` while their locks are held: some are views of the pool.
+
+        Written-back pages are read unlocked and taken only if, under the locks again, their slots still name the
+        same blocks. The blocks stay pinned, so that none can have been given to another page meanwhile.
+        """
+        table = self.table
+        fetched: dict[int, Buffer] = {}
+        with ExitStack() as pins:
+            for attempt in itertools.count():
+                with table.lock_range(first, count):
+                    self._check_open()
+                    pages, missing = self._collect(first, count, fetched)
+                    if missing and attempt == RELOCK_TRIES:
+                        fetched |= self._read_blocks(missing)
+                        pages, missing = self._collect(first, count, fetched)
+                    if not missing:
+                        result = consume(pages)
+                        self._mark_accessed(first, count)
+                        return result
+                    assert self.backing is not None
+                    pins.enter_context(self.backing.pin(missing))
+                fetched |= self._read_blocks(missing)
+
+    def _read_blocks(self, blocks: Sequence[int]) -> dict[int, Buffer]:
+        assert self.backing is not None
+        with self.stats.lock:
+            self.stats.bd_reads += len(blocks) * (self.page_size >> 12)
+        return dict(zip(blocks, self.backing.read(blocks), strict=True))
+
+    def _collect(self, first: int, count: int, fetched: dict[int, Buffer]) -> tuple[list[Buffer], list[int]]:
+        """The pages of a range whose locks the caller holds, and the blocks not in `fetched` that it still needs."""
+        table = self.table
+        rows = table.flags[first : first + count]
+        if not ((rows & NOT_PLAIN) | ((rows & SIZE_MASK) == 0)).any():
+            return self._decompress(PRIMARY, table.handles[first : first + count], rows & SIZE_MASK), []
+        flags = rows.tolist()
+        handles = table.handles[first : first + count].tolist()
+        pages: list[Buffer] = [self._zero_page] * count
+        missing: list[int] = []
+        packed: dict[int, list[int]] = {}
+        for position, flag in enumerate(flags):
+            if flag & WB:
+                block = fetched.get(handles[position])
+                if block is None:
+                    missing.append(handles[position])
+                elif flag & SIZE_MASK and not flag & HUGE:
+                    pages[position] = self._unpack(flag, block)
+                else:
+                    pages[position] = block
+            elif flag & SAME:
+                pages[position] = samefill.expand(handles[position], self.page_size)
+            elif flag & HUGE:
+                pages[position] = self.allocator.view(handles[position], self.page_size)
+            elif flag & SIZE_MASK:
+                packed.setdefault(flag >> PRIORITY_SHIFT & 3, []).append(position)
+        if not missing:
+            for priority, positions in packed.items():
+                found = self._decompress(
+                    priority, [handles[at] for at in positions], [flags[at] & SIZE_MASK for at in positions]
+                )
+                for position, page in zip(positions, found, strict=True):
+                    pages[position] = page
+        return pages, missing
+
+    def _decompress(self, priority: int, handles: Any, sizes: Any) -> list[Buffer]:
+        try:
+            objects = self.allocator.views(handles, sizes)
+        except Exception as error:
+            raise self._fault(error) from error
+        return self.zcomp.decompress(priority, objects, self.page_size)
+
+    def _unpack(self, flag: int, block: Buffer) -> Buffer:
+        """The page of a block that holds a compressed object."""
+        data = memoryview(block)[: flag & SIZE_MASK]
+        return self.zcomp.decompress(flag >> PRIORITY_SHIFT & 3, [data], self.page_size)[0]
+
+    def _mark_accessed(self, first: int, count: int) -> None:
+        """Clear IDLE and the token, stamp the access time; rows never written stay untouched (and cost nothing)."""
+        table = self.table
+        flags = table.flags[first : first + count]
+        if flags.any():
+            flags &= ~np.uint32(IDLE | PP_SLOT)
+            table.ac_times[first : first + count] = self.clock()

@@ -1,0 +1,167 @@
+"""The slot table: one row per page of the device, 16 bytes a row, in three columns.
+
+`handles` (uint64): an allocator handle, the repeated word of a same-filled page, or a backing block.
+`flags` (uint32): the object's size in the low 17 bits, page flags above it (the kernel's layout, one width for all
+page sizes). `ac_times` (uint32): boot seconds of the last access.
+
+The columns are anonymous memory that exists only once written: a 100 GiB device costs nothing until then. So that
+whole-table passes stay as cheap, `touched` remembers which chunks of rows were ever written, and passes walk those.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import NoMemory
+
+SIZE_BITS = 17
+SIZE_MASK = (1 << SIZE_BITS) - 1
+SAME = 1 << 17
+"""Same-filled: the handle column holds the word."""
+WB = 1 << 18
+"""Written back: the handle column holds the block."""
+PP_SLOT = 1 << 19
+"""The token of a post-processing pass (UNDER_WB in the seed patch): set by the pass, cleared by every access."""
+HUGE = 1 << 20
+"""Stored uncompressed."""
+IDLE = 1 << 21
+"""Not accessed since it was last marked idle."""
+INCOMPRESSIBLE = 1 << 22
+"""No secondary algorithm made it smaller."""
+PRIORITY_SHIFT = 23
+PRIORITY_MASK = 3 << PRIORITY_SHIFT
+"""Compression priority (0..3) of the stored object."""
+
+CHUNK_SHIFT = 12
+"""Rows per entry of `touched`: 4096, so that 26 million slots need 6,400 entries."""
+SCAN_ROWS = 1 << 18
+"""Rows a whole-table pass looks at while it holds the locks: about a millisecond."""
+
+LOCK_SHIFT = 6
+"""Slots that share a lock: 64, so that a 1 MiB request takes four or five."""
+NR_LOCKS = 256
+LOCK_MASK = NR_LOCKS - 1
+
+MAP_NORESERVE = 0x4000
+
+Column = npt.NDArray[Any]
+Rows = npt.NDArray[np.bool_]
+
+
+class RangeLock:
+    """Locks of a range of slots, always taken in ascending order so that two ranges cannot deadlock."""
+
+    __slots__ = ("_locks", "_stack")
+
+    def __init__(self, locks: list[threading.Lock]) -> None:
+        self._locks = locks
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for lock in self._locks:
+                stack.enter_context(lock)
+            self._stack = stack.pop_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def lazy_memory(size: int) -> mmap.mmap:
+    """`size` bytes of zeroes that cost no memory until written. Raises NoMemory (ENOMEM)."""
+    try:
+        memory = mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    except (OSError, OverflowError, ValueError) as error:
+        raise NoMemory(f"cannot map {size} bytes", hint="choose a smaller disksize") from error
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # A 2 MiB page for one touched row would undo the laziness; kernels without THP refuse the advice.
+        try:
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        except OSError:
+            return memory
+    return memory
+
+
+class SlotTable:
+    """Rows of `nr_slots` pages. All access to a row happens under its lock.
+
+    Each column exists as a numpy array (`flags`) for batches and as a memoryview (`flags_row`) for single rows: a
+    numpy scalar costs several times what the memoryview's plain int does.
+    """
+
+    def __init__(self, nr_slots: int) -> None:
+        """Raises NoMemory (ENOMEM) when the address space has no room for 16 bytes a slot."""
+        self.nr_slots = nr_slots
+        handles, flags, times = (lazy_memory(nr_slots * width) for width in (8, 4, 4))
+        self.handles: Column = np.frombuffer(handles, np.uint64, nr_slots)
+        self.flags: Column = np.frombuffer(flags, np.uint32, nr_slots)
+        self.ac_times: Column = np.frombuffer(times, np.uint32, nr_slots)
+        self.handles_row = memoryview(handles).cast("Q")
+        self.flags_row = memoryview(flags).cast("I")
+        self.ac_times_row = memoryview(times).cast("I")
+        self.touched = bytearray((nr_slots >> CHUNK_SHIFT) + 1)
+        self.locks = [threading.Lock() for _ in range(NR_LOCKS)]
+
+    def lock_range(self, first: int, count: int) -> RangeLock:
+        """The locks of slots `first` .. `first + count - 1`, as a context manager."""
+        start = first >> LOCK_SHIFT
+        stripes = ((first + count - 1) >> LOCK_SHIFT) - start + 1
+        if stripes >= NR_LOCKS:
+            return RangeLock(self.locks)
+        start &= LOCK_MASK
+        end = start + stripes
+        if end <= NR_LOCKS:
+            return RangeLock(self.locks[start:end])
+        return RangeLock(self.locks[: end - NR_LOCKS] + self.locks[start:])
+
+    def lock_all(self) -> RangeLock:
+        """Every lock: nobody reads or writes a slot meanwhile."""
+        return RangeLock(self.locks)
+
+    def touch(self, first: int, count: int) -> None:
+        """Remember that rows were written; the caller holds their locks."""
+        start, end = first >> CHUNK_SHIFT, (first + count - 1) >> CHUNK_SHIFT
+        self.touched[start : end + 1] = b"\1" * (end - start + 1)
+
+    def touched_ranges(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
+        """Ranges (first, end) of rows that may hold something, each of at most SCAN_ROWS rows, in ascending order."""
+        stop = self.nr_slots if stop is None else stop
+        touched = self.touched
+        chunk = start >> CHUNK_SHIFT
+        last = (stop + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
+        while True:
+            chunk = touched.find(1, chunk, last)
+            if chunk < 0:
+                return
+            end = touched.find(0, chunk, min(last, chunk + (SCAN_ROWS >> CHUNK_SHIFT)))
+            if end < 0:
+                end = min(last, chunk + (SCAN_ROWS >> CHUNK_SHIFT))
+            yield max(start, chunk << CHUNK_SHIFT), min(stop, end << CHUNK_SHIFT)
+            chunk = end
+
+
+def allocated(flags: Column) -> Rows:
+    """Which rows hold a page: an object, a same-filled word or a backing block."""
+    present: Rows = (flags & (SIZE_MASK | SAME | WB)) != 0
+    return present
+
+
+def holds_object(flags: Column) -> Rows:
+    """Which rows own an object of the allocator."""
+    holds: Rows = ((flags & SIZE_MASK) != 0) & ((flags & WB) == 0)
+    return holds
+
+
+def in_memory(flags: Column) -> Rows:
+    """Which rows hold a page that may become idle or be written back: an object, neither same-filled nor written."""
+    held: Rows = ((flags & SIZE_MASK) != 0) & ((flags & (SAME | WB)) == 0)
+    return held

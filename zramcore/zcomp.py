@@ -1,0 +1,141 @@
+"""Zcomp: the four compression priorities of a device, their parameters, and each thread's contexts.
+
+Priority 0 is the primary algorithm (comp_algorithm); 1..3 are the secondary ones (recomp_algorithm). As in the
+kernel, choosing an algorithm forgets the parameters of that priority, and values are checked by the algorithm
+itself, when disksize is set.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from .errors import InvalidValue, PluginFault, TooLong, ZramError, did_you_mean
+from .interfaces import Buffer, Compressor, CompressorContext, CompressorParams
+
+NR_PRIORITIES = 4
+PRIMARY = 0
+MAX_NAME = 128
+"""Names of this length or more are E2BIG (ZRAM_MAX_ALGO_NAME_SZ)."""
+
+
+class ZcompConfig:
+    """What comp_algorithm, recomp_algorithm and algorithm_params have chosen, before the device is initialised."""
+
+    def __init__(self, compressors: Mapping[str, type[Compressor]]) -> None:
+        self._compressors = compressors
+        self.forget()
+
+    def forget(self) -> None:
+        """Back to the default primary algorithm, no secondary ones, no parameters."""
+        default = next(iter(self._compressors), None)
+        self.names: list[str | None] = [default, None, None, None]
+        self.params = [CompressorParams() for _ in range(NR_PRIORITIES)]
+
+    def check_name(self, name: str) -> None:
+        """Raises TooLong (E2BIG) or InvalidValue (EINVAL)."""
+        if len(name) >= MAX_NAME:
+            raise TooLong(f"the name of an algorithm has fewer than {MAX_NAME} characters", value=name)
+        if name not in self._compressors:
+            package = " (pip install zramcore-lzo)" if name in ("lzo", "lzo-rle") else ""
+            raise InvalidValue(
+                f"there is no compression algorithm {name!r}{package}", hint=did_you_mean(name, self._compressors)
+            )
+
+    def choose(self, priority: int, name: str) -> None:
+        """Set the algorithm of a priority and forget its parameters (mm tree, August 2026)."""
+        self.check_name(name)
+        self.names[priority] = name
+        self.params[priority] = CompressorParams()
+
+    def priority_of(self, name: str) -> int:
+        """The first priority that uses `name`. Raises InvalidValue (EINVAL)."""
+        for priority, chosen in enumerate(self.names):
+            if chosen == name:
+                return priority
+        chosen_names = [chosen for chosen in self.names if chosen]
+        raise InvalidValue(f"algorithm {name!r} is not chosen for any priority", hint=did_you_mean(name, chosen_names))
+
+    def listing(self, priority: int) -> str:
+        """The line that comp_algorithm shows: every name, the chosen one in brackets, a blank after each."""
+        chosen = self.names[priority]
+        return "".join(f"[{name}] " if name == chosen else f"{name} " for name in self._compressors)
+
+    def create(self, page_size: int) -> Zcomp:
+        """Make the compressors. Raises the compressor's own error (ZramError), or PluginFault."""
+        made: list[Compressor | None] = []
+        for name, params in zip(self.names, self.params, strict=True):
+            if name is None:
+                made.append(None)
+                continue
+            try:
+                made.append(self._compressors[name](replace(params, page_size=page_size)))
+            except ZramError:
+                raise
+            except Exception as error:
+                raise PluginFault(name, f"cannot be set up: {error!r}") from error
+        if made[PRIMARY] is None:
+            raise InvalidValue("no compression algorithm is installed", hint="reinstall zramcore")
+        return Zcomp(made)
+
+
+class _Contexts(threading.local):
+    """One thread's contexts, by priority."""
+
+    def __init__(self) -> None:
+        self.by_priority: list[CompressorContext | None] = [None] * NR_PRIORITIES
+
+
+class Zcomp:
+    """The compressors of an initialised device. A plugin's exception becomes PluginFault (EIO) naming it."""
+
+    def __init__(self, compressors: Sequence[Compressor | None]) -> None:
+        self.compressors = compressors
+        self._contexts = _Contexts()
+
+    def context(self, priority: int) -> CompressorContext:
+        """The calling thread's context for a priority."""
+        context = self._contexts.by_priority[priority]
+        return context if context is not None else self._new_context(priority)
+
+    def _new_context(self, priority: int) -> CompressorContext:
+        compressor = self.compressors[priority]
+        if compressor is None:
+            raise InvalidValue(f"priority {priority} has no algorithm")
+        try:
+            context = compressor.create_context()
+        except ZramError:
+            raise
+        except Exception as error:
+            raise PluginFault(compressor.name, f"create_context raised {error!r}") from error
+        self._contexts.by_priority[priority] = context
+        return context
+
+    def fault(self, priority: int, error: Exception) -> ZramError:
+        """What to raise for an exception of this priority's compressor."""
+        if isinstance(error, ZramError):
+            return error
+        compressor = self.compressors[priority]
+        name = compressor.name if compressor else f"priority {priority}"
+        return PluginFault(name, f"{type(error).__name__}: {error}", hint="the request failed, the old data is kept")
+
+    def compress(self, pages: Sequence[Buffer]) -> list[Buffer]:
+        """Compress with the primary algorithm; one object per page, in order."""
+        try:
+            objects = self.context(PRIMARY).compress_pages(pages)
+            if len(objects) != len(pages):
+                raise ValueError(f"{len(pages)} pages gave {len(objects)} objects")
+        except Exception as error:
+            raise self.fault(PRIMARY, error) from error
+        return objects
+
+    def decompress(self, priority: int, objects: Sequence[Buffer], page_size: int) -> list[Buffer]:
+        """The pages of compressed objects, each exactly `page_size` bytes."""
+        try:
+            pages = self.context(priority).decompress_pages(objects, page_size)
+            if len(pages) != len(objects) or any(size != page_size for size in set(map(len, pages))):
+                raise ValueError("decompress_pages did not return one page per object")
+        except Exception as error:
+            raise self.fault(priority, error) from error
+        return pages
