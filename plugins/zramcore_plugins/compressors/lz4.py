@@ -1,0 +1,86 @@
+"""lz4: the level is the kernel's acceleration, where more is faster and packs less; dictionaries of up to 64 KiB.
+
+`BlockContext` is the whole of the hot path and serves lz4hc too: the two differ in three arguments of one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import lz4.block
+
+from zramcore.errors import CorruptPage
+from zramcore.interfaces import Buffer, Compressor, CompressorContext, CompressorParams
+
+from .parameters import check_dictionary_size, check_range, check_supported
+
+DEFAULT_ACCELERATION = 1
+MAX_LEVEL = 2**31 - 1
+"""algorithm_params reads an s32; lz4 itself treats all above 65537 alike."""
+MIN_DICTIONARY = 8
+MAX_DICTIONARY = 65536
+"""LZ4_loadDict takes no shorter dictionary and only the end of a longer one; the kernel then answers EINVAL."""
+
+_compress: Callable[..., bytes] = lz4.block.compress
+_decompress: Callable[..., bytes] = lz4.block.decompress
+
+
+class BlockContext(CompressorContext):
+    """Raw lz4 blocks without a size header.
+
+    Everything goes by position: keywords cost lz4.block 0.3 us a call (6.04 against 6.44 us to compress a page of
+    real binaries, Python 3.11, lz4 4.4.5), so these loops are quicker than the obvious one.
+    """
+
+    def __init__(self, algorithm: str, mode: str, acceleration: int, compression: int, dictionary: bytes | None):
+        self._algorithm = algorithm
+        self._mode = mode
+        self._acceleration = acceleration
+        self._compression = compression
+        self._dictionary = dictionary
+
+    def compress_page(self, page: Buffer) -> bytes:
+        return _compress(page, self._mode, False, self._acceleration, self._compression, False, self._dictionary)
+
+    def compress_pages(self, pages: Sequence[Buffer]) -> list[Buffer]:
+        compress, mode, acceleration = _compress, self._mode, self._acceleration
+        compression, dictionary = self._compression, self._dictionary
+        return [compress(page, mode, False, acceleration, compression, False, dictionary) for page in pages]
+
+    def decompress_page(self, data: Buffer, page_size: int) -> bytes:
+        try:
+            page = _decompress(data, page_size, False, self._dictionary)
+        except lz4.block.LZ4BlockError as error:
+            raise CorruptPage(f"{self._algorithm}: {error}") from error
+        if len(page) != page_size:
+            raise CorruptPage(f"{self._algorithm}: {len(page)} bytes came out where {page_size} went in")
+        return page
+
+    def decompress_pages(self, objects: Sequence[Buffer], page_size: int) -> list[Buffer]:
+        decompress, dictionary = _decompress, self._dictionary
+        try:
+            pages: list[Buffer] = [decompress(data, page_size, False, dictionary) for data in objects]
+        except lz4.block.LZ4BlockError as error:
+            raise CorruptPage(f"{self._algorithm}: {error}") from error
+        # No page can be longer than asked for, so the total is right only when every length is.
+        if sum(map(len, pages)) != page_size * len(pages):
+            raise CorruptPage(f"{self._algorithm}: a page came out shorter than {page_size} bytes")
+        return pages
+
+
+class Lz4(Compressor):
+    """LZ4_compress_fast. level: 1 and up, default 1; dict: 8..65536 bytes."""
+
+    name: ClassVar[str] = "lz4"
+    summary: ClassVar[str] = "fast; level is the acceleration (1 and up, default 1); dict"
+
+    def __init__(self, params: CompressorParams) -> None:
+        super().__init__(params)
+        check_supported(self.name, params, level=True, dictionary=True)
+        level = DEFAULT_ACCELERATION if params.level is None else params.level
+        self._acceleration = check_range(self.name, "level", level, DEFAULT_ACCELERATION, MAX_LEVEL)
+        check_dictionary_size(self.name, params.dictionary, MIN_DICTIONARY, MAX_DICTIONARY)
+
+    def create_context(self) -> BlockContext:
+        return BlockContext(self.name, "fast", self._acceleration, 0, self.params.dictionary)
