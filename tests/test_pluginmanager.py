@@ -17,7 +17,7 @@ import pytest
 
 from zramcore.errors import DuplicateName
 from zramcore.pluginmanager import load_plugins
-from zramcore.pluginset import DISABLE_VARIABLE, EVENTS, HOOKS, PluginSet
+from zramcore.pluginset import DISABLE_VARIABLE, EVENTS, HOOKS, TRIAL, PluginSet
 
 ROOT = Path(__file__).parents[1]
 WRITEBACK = {"device": "zram0", "mode": "idle", "pages": 3, "freed": 4096, "error": ""}
@@ -451,7 +451,9 @@ def test_observers_are_told_one_by_one_and_one_that_raises_hurts_nobody(
         assert sys.modules[name].seen == [("zram0", 3)] * 2
     assert [row.observer_errors for row in plugins.rows] == [0, 2, 0]
     assert plugins.rows[1].last_observer_error == "zramcore_writeback_done: KeyError: 'lost'"
-    assert plugins.rows[1].status == "ok"
+    assert [row.status for row in plugins.rows] == ["ok", "failed", "ok"]
+    assert plugins.rows[1].reason == ("its observers raised 2 times, last zramcore_writeback_done: KeyError: 'lost'")
+    assert "raise KeyError" in plugins.rows[1].traceback
     assert [record.getMessage() for record in caplog.records] == [
         "plugin bad (zram-b 1.2): observer zramcore_writeback_done raised KeyError: 'lost'"
     ] * 2
@@ -493,6 +495,16 @@ def test_errors_of_observers_in_many_threads_are_all_counted(
     assert sum(record.exc_info is not None for record in caplog.records) == 1
 
 
+def test_observers_can_be_tried_without_a_device(module: MakeModule, caplog: pytest.LogCaptureFixture) -> None:
+    fine, bad = module(OBSERVER.format(body="")), module(OBSERVER.format(body="raise KeyError('lost')"))
+    plugins = load_plugins([*entries("zram-a", fine=fine), *entries("zram-b", bad=bad)])
+    plugins.try_observers()
+    assert sys.modules[fine].seen == [("check", 1)]
+    assert [row.observer_errors for row in plugins.rows] == [0, 1]
+    assert caplog.records == []  # they are in the rows; nothing happened to a device
+    assert {name for event in EVENTS for name in HOOKS[f"zramcore_{event}"]} == set(TRIAL)
+
+
 def test_events_and_fields_must_be_those_of_a_hook(module: MakeModule) -> None:
     plugins = load_one(module(OBSERVER.format(body="")))
     with pytest.raises(ValueError, match="no hook zramcore_writeback_finished: the events are device_added"):
@@ -521,10 +533,17 @@ def test_every_event_reaches_an_observer_with_all_its_fields(module: MakeModule)
     assert plugins.rows[0].observes == EVENTS
 
 
-def test_an_event_without_observers_costs_less_than_a_microsecond() -> None:
+def test_an_event_without_observers_costs_little_more_than_the_call() -> None:
+    """Measured: 0.33 us; a pluggy call of no plugin is 3 us. A ratio holds on any machine, and under coverage too."""
     plugins = load_plugins([])
-    best = min(timeit.repeat(lambda: plugins.notify("writeback_done", **WRITEBACK), number=1000, repeat=30))
-    assert best / 1000 < 1e-6
+
+    def nothing(event: str, /, **fields: object) -> None:
+        return None
+
+    def best(notify: Callable[..., None]) -> float:
+        return min(timeit.repeat(lambda: notify("writeback_done", **WRITEBACK), number=500, repeat=40))
+
+    assert best(plugins.notify) < 6 * best(nothing)
 
 
 # Installed metadata -------------------------------------------------------------------------------------------------

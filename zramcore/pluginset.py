@@ -45,6 +45,16 @@ EVENTS: tuple[str, ...] = tuple(
 )
 """The events `PluginSet.notify` takes: the observer hooks without ``zramcore_``."""
 
+TRIAL: Mapping[str, object] = {
+    "device": "check",
+    "disksize": 4096,
+    "mode": "check",
+    "pages": 1,
+    "freed": 4096,
+    "error": "",
+}
+"""What `try_observers` tells: a device that does not exist, of one page. The keys are all arguments of observers."""
+
 logger = logging.getLogger("zramcore.plugins")
 
 
@@ -113,9 +123,11 @@ class PluginRow:
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, ``disabled``, or ``conflict`` when a taken name is all that is wrong."""
+        """``ok``, ``disabled``, ``conflict`` when a taken name is all that is wrong, else ``failed``."""
         if self.disabled:
             return "disabled"
+        if self.observer_errors:
+            return "failed"
         problems = self.problems
         if not problems:
             return "ok"
@@ -126,12 +138,20 @@ class PluginRow:
         """Why it is not ``ok``; empty when it is."""
         if self.disabled:
             return f"switched off by {DISABLE_VARIABLE}"
-        return "; ".join(f"{error.reason}; {error.hint}" if error.hint else error.reason for error in self.problems)
+        reasons = [f"{error.reason}; {error.hint}" if error.hint else error.reason for error in self.problems]
+        if self.observer_errors:
+            reasons.append(f"its observers raised {self.observer_errors} times, last {self.last_observer_error}")
+        return "; ".join(reasons)
 
     def fail(self, reason: str, error: BaseException | None = None, *, hint: str = "") -> None:
         """Record a failure, and the traceback of `error` unless there is one already."""
         self.errors.append(PluginError(reason, hint=hint))
-        if error is not None and not self.traceback:
+        if error is not None:
+            self.keep_traceback(error)
+
+    def keep_traceback(self, error: BaseException) -> None:
+        """Keep the traceback of the first failure."""
+        if not self.traceback:
             self.traceback = "".join(traceback.format_exception(error))
 
 
@@ -188,23 +208,43 @@ class PluginSet:
         if fields.keys() != set(wanted):
             raise TypeError(f"event {event} has the fields {', '.join(wanted)}, not {', '.join(fields)}")
         for row, observer in observers:
-            try:
-                observer(**fields)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # also SystemExit: an observer does not end the program
-                self._observer_failed(row, event, error)
+            failure = self._tell(row, observer, event, fields)
+            if failure is not None:
+                count, error = failure
+                # One traceback a plugin: an observer that fails at every pass must not bury everything else.
+                logger.error(
+                    "plugin %s: observer zramcore_%s raised %s",
+                    row.label,
+                    event,
+                    describe(error),
+                    exc_info=error if count == 1 else None,
+                )
 
-    def _observer_failed(self, row: PluginRow, event: str, error: BaseException) -> None:
-        reason = describe(error)
-        with self._lock:
-            row.observer_errors += 1
-            row.last_observer_error = f"{GROUP}_{event}: {reason}"
-            first = row.observer_errors == 1
-        # One traceback a plugin: an observer that fails at every pass must not bury everything else.
-        logger.error(
-            "plugin %s: observer zramcore_%s raised %s", row.label, event, reason, exc_info=error if first else None
-        )
+    def try_observers(self) -> None:
+        """Tell every observer of every event once, about the made-up device of TRIAL; what fails is in its row.
+
+        Events happen in the process that has the device: this is how another one finds observers that cannot work.
+        """
+        for event, observers in self._observers.items():
+            fields = {name: TRIAL[name] for name in HOOKS[f"{GROUP}_{event}"]}
+            for row, observer in observers:
+                self._tell(row, observer, event, fields)
+
+    def _tell(
+        self, row: PluginRow, observer: Observer, event: str, fields: Mapping[str, object]
+    ) -> tuple[int, BaseException] | None:
+        """Call one observer. If it raised: how often its plugin's observers have by now, and what it was."""
+        try:
+            observer(**fields)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit: an observer does not end the program
+            with self._lock:
+                row.observer_errors += 1
+                row.last_observer_error = f"{GROUP}_{event}: {describe(error)}"
+                row.keep_traceback(error)
+                return row.observer_errors, error
+        return None
 
 
 def describe(error: BaseException) -> str:
