@@ -291,7 +291,7 @@ _TABLE = (
                   f"[{name}] " if name == d.allocator_name else f"{name} " for name in d.catalogue.allocators) + "\n",
               lambda d, text: d.choose_allocator(_line(text)), "-",
               "The allocator of the pool, before disksize; reading lists all, the chosen one in brackets."),
-    Attribute("mem_limit", None, _mem_limit_store, "3.18", "Bytes the pool may use, rounded up to a page; 0: no limit."),
+    Attribute("mem_limit", None, _mem_limit_store, "3.18", "Bytes the pool may use, rounded up to a page; 0: any."),
     Attribute("mem_used_max", None, _mem_used_max_store, "3.18", "0 sets the maximum in mm_stat to what is used now."),
     Attribute("compact", None, _compact_store, "4.1", "Any text compacts the pool."),
     Attribute("backing_dev", _backing_dev_show, lambda d, text: d.set_backing(_line(text)), "4.14",

@@ -81,7 +81,7 @@ class Device:
         self._shift = page_size.bit_length() - 1
         self._mask = page_size - 1
         self._page_sectors = page_size >> 9
-        self._default_allocator = "zsmalloc" if "zsmalloc" in catalogue.allocators else next(iter(catalogue.allocators))
+        self._default_allocator = next(iter(catalogue.allocators), "")
         self.allocator_name = self._default_allocator
 
     # Life -------------------------------------------------------------------------------------------------------------
@@ -156,8 +156,13 @@ class Device:
         self.notify("device_initialized", device=self.name, disksize=self.disksize)
 
     def _make_allocator(self, nr_pages: int) -> Allocator:
+        allocator = self.catalogue.allocators.get(self.allocator_name)
+        if allocator is None:
+            raise InvalidValue(
+                "no allocator is installed", hint="reinstall zramcore; `zramcore plugins` says what failed"
+            )
         try:
-            return self.catalogue.allocators[self.allocator_name](self.page_size, nr_pages + SPARE_OBJECTS)
+            return allocator(self.page_size, nr_pages + SPARE_OBJECTS)
         except ZramError:
             raise
         except Exception as error:
