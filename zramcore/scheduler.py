@@ -1,0 +1,304 @@
+"""Scheduler: one thread that ticks policies when they ask for it and makes the attribute writes they decide on.
+
+One thread is the whole locking story: two passes never run at once, and what a policy sees is what its own writes
+left. A policy that raises, breaks its contract or whose write fails is logged with its name and waits longer each
+time; the others go on. A full backing device (ENOSPC) and a used-up budget (EIO) are normal ends of a writeback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError
+from .interfaces import PolicyTarget, Tick, WritebackPolicy
+
+log = logging.getLogger(__name__)
+
+MIN_INTERVAL = 0.01
+"""Seconds between two ticks of a policy at least: one that asks for 1e-9 must not spin."""
+
+BACKOFF_FIRST = 10.0
+BACKOFF_CAP = 3600.0
+"""Seconds to wait after a first failure, doubled with each further one, and the longest wait."""
+
+
+class Clock(Protocol):
+    """Where time comes from: the machine's monotonic clock, or a virtual one."""
+
+    def now(self) -> float:
+        """Seconds, monotonic, from any origin."""
+        ...
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until `event` is set or `seconds` have passed; whether it is set."""
+        ...
+
+
+class MonotonicClock:
+    """The machine's own clock."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(min(seconds, threading.TIMEOUT_MAX))
+
+
+class WritableTarget(PolicyTarget, Protocol):
+    """A target whose attributes can be written: what the scheduler works on."""
+
+    def store(self, attribute: str, value: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """One attribute write: `error` is empty, or one sentence; `ended` names the errno of a normal end (ENOSPC, EIO)."""
+
+    attribute: str
+    value: str
+    error: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One decision of a policy and what came of it.
+
+    `freed` is the fall of mem_used_total in bytes and `written_back` the rise of bd_stat's bd_writes in bytes, while
+    the writes were made; None where the target does not show them. `next_in` is in seconds. `error` is empty, or why
+    the policy failed and now waits.
+    """
+
+    target: str
+    policy: str
+    at: float
+    reason: str
+    writes: tuple[WriteResult, ...]
+    freed: int | None
+    written_back: int | None
+    next_in: float
+    error: str = ""
+
+    def line(self) -> str:
+        """One line for a log or a terminal."""
+        done = []
+        for write in self.writes:
+            note = f" ({write.ended})" if write.ended else " (failed)" if write.error else ""
+            done.append(f"{write.attribute}={write.value}{note}")
+        text = f"{self.target} {self.policy}: {', '.join(done) or self.reason or 'nothing to do'}"
+        if self.freed is not None and self.writes:
+            text += f"; {_bytes_moved(self.freed, self.written_back)}"
+        if self.error:
+            text += f"; {self.error}; next try in {self.next_in:g} s"
+        return " ".join(text.split())
+
+
+def _bytes_moved(freed: int, written_back: int | None) -> str:
+    memory = f"freed {freed}" if freed >= 0 else f"grew {-freed}"
+    return f"{memory} bytes" + (f", wrote back {written_back} bytes" if written_back else "")
+
+
+class _Job:
+    """A policy on a target, and when it is due."""
+
+    def __init__(self, target: WritableTarget, policy: WritebackPolicy, due: float) -> None:
+        self.target = target
+        self.policy = policy
+        self.due = due
+        self.failures = 0
+
+
+class Scheduler:
+    """Runs policies. `on_report` is called with each Report on the scheduler's thread; what it raises is logged."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        on_report: Callable[[Report], None] | None = None,
+        backoff: tuple[float, float] = (BACKOFF_FIRST, BACKOFF_CAP),
+    ) -> None:
+        self.clock: Clock = clock if clock is not None else MonotonicClock()
+        self._on_report = on_report
+        self._backoff_first, self._backoff_cap = backoff
+        self._jobs: list[_Job] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, target: WritableTarget, policy: WritebackPolicy) -> None:
+        """Have `policy` ticked on `target`, first at once. Only before `start`: RuntimeError after it."""
+        if self._thread is not None:
+            raise RuntimeError("add the policies before the scheduler starts")
+        self._jobs.append(_Job(target, policy, self.clock.now()))
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next tick is due, by the clock; None without policies."""
+        return min((job.due for job in self._jobs), default=None)
+
+    def run_due(self) -> list[Report]:
+        """One round: tick every policy that is due now once, earliest first, in the order of `add` at the same time."""
+        now = self.clock.now()
+        due = sorted((job for job in self._jobs if job.due <= now), key=lambda job: job.due)
+        reports = []
+        for job in due:
+            if self._stop.is_set():
+                break
+            reports.append(self._run(job))
+        return reports
+
+    def run(self, until: float | None = None) -> None:
+        """Tick policies as they fall due until `stop`, or until the clock reads `until`."""
+        while not self._stop.is_set():
+            self.run_due()
+            due, now = self.next_due, self.clock.now()
+            wake = min((at for at in (due, until) if at is not None), default=math.inf)
+            if until is not None and now >= until:
+                return
+            if wake > now and self.clock.wait(self._stop, wake - now):
+                return
+
+    def start(self) -> None:
+        """Run on a thread of its own until `stop`."""
+        if self._thread is not None:
+            raise RuntimeError("the scheduler runs already")
+        self._thread = threading.Thread(target=self.run, name="zramcore-scheduler", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop: no write starts after this, the one in progress is finished first. Whether the thread has ended.
+
+        Waits `timeout` seconds for it at most (None: as long as it takes). Harmless when nothing runs.
+        """
+        self._stop.set()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return thread is None
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    # One tick ---------------------------------------------------------------------------------------------------
+
+    def _run(self, job: _Job) -> Report:
+        now = self.clock.now()
+        results: list[WriteResult] = []
+        reason, error = "", ""
+        memory, device = _figures(job.target)
+        try:
+            tick = _checked(job.policy, job.policy.tick(job.target, now))
+            reason, next_in = tick.reason, max(tick.next_in, MIN_INTERVAL)
+            for attribute, value in tick.writes:
+                if self._stop.is_set():
+                    break
+                result = self._write(job.target, attribute, value)
+                results.append(result)
+                if result.error:
+                    raise _WriteFailed(f"{attribute}={value}: {result.error}")
+            job.failures = 0
+        except Exception as failure:
+            job.failures += 1
+            error = _describe(job.policy, failure)
+            # the exponent is capped too: 2.0 ** 1024 overflows
+            next_in = min(self._backoff_first * 2.0 ** min(job.failures - 1, 64), self._backoff_cap)
+            now = self.clock.now()  # a failing pass may have taken long: the wait starts when it ended
+        job.due = now + next_in
+        freed, written_back = _difference(job.target, memory, device)
+        report = Report(
+            job.target.name, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error
+        )
+        self._publish(report)
+        return report
+
+    def _write(self, target: WritableTarget, attribute: str, value: str) -> WriteResult:
+        try:
+            target.store(attribute, value)
+        except OSError as error:
+            if attribute == "writeback" and _is_normal_end(target, error):
+                return WriteResult(attribute, value, ended=errno.errorcode.get(error.errno or 0, str(error.errno)))
+            return WriteResult(attribute, value, error=_sentence(error))
+        return WriteResult(attribute, value)
+
+    def _publish(self, report: Report) -> None:
+        log.log(logging.WARNING if report.error else logging.INFO, "%s", report.line())
+        if self._on_report is None:
+            return
+        try:
+            self._on_report(report)
+        except Exception:
+            log.exception("the receiver of reports failed on: %s", report.line())
+
+
+class _WriteFailed(Exception):
+    """A write of a tick failed in a way that is not a normal end."""
+
+
+def _checked(policy: WritebackPolicy, tick: object) -> Tick:
+    """The tick, if it keeps the contract. Raises PluginFault."""
+    if not isinstance(tick, Tick):
+        raise PluginFault(policy.name, f"tick returned {type(tick).__name__}, not a Tick")
+    if not math.isfinite(tick.next_in) or tick.next_in <= 0:
+        raise PluginFault(policy.name, f"next_in is {tick.next_in!r}, not a positive number of seconds")
+    for attribute, value in tick.writes:
+        if not isinstance(attribute, str) or not isinstance(value, str):
+            raise PluginFault(policy.name, f"a write is {(attribute, value)!r}, not a pair of texts")
+        if attribute not in policy.writes:
+            raise PluginFault(policy.name, f"it writes {attribute!r}, which its `writes` does not declare")
+    return tick
+
+
+def _describe(policy: WritebackPolicy, failure: Exception) -> str:
+    if isinstance(failure, _WriteFailed):
+        return str(failure)
+    if isinstance(failure, ZramError):
+        return _sentence(failure)
+    log.debug("policy %s raised", policy.name, exc_info=failure)
+    return f"policy {policy.name} ({type(policy).__module__}) raised {type(failure).__name__}: {failure}"
+
+
+def _sentence(error: OSError) -> str:
+    if isinstance(error, ZramError):
+        return f"{error.reason} ({error.errno_name})"
+    return f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, str(error.errno))})"
+
+
+def _is_normal_end(target: PolicyTarget, error: OSError) -> bool:
+    """A full backing device, or a used-up budget: the kernel says EIO for it, as for a broken disk."""
+    if isinstance(error, BudgetExhausted) or error.errno == errno.ENOSPC:
+        return True
+    if error.errno != errno.EIO or isinstance(error, DeviceIOError):
+        return False
+    try:
+        return int(target.show("writeback_limit_enable")) == 1 and int(target.show("writeback_limit")) == 0
+    except (OSError, ValueError):
+        return False
+
+
+# Figures --------------------------------------------------------------------------------------------------------
+
+
+def _figures(target: PolicyTarget) -> tuple[int | None, int | None]:
+    """mem_used_total in bytes (mm_stat, column 3) and bd_writes in bytes (bd_stat, column 3, in 4 KiB units)."""
+    memory, device = _column(target, "mm_stat", 2), _column(target, "bd_stat", 2)
+    return memory, None if device is None else device * 4096
+
+
+def _column(target: PolicyTarget, attribute: str, index: int) -> int | None:
+    try:
+        columns: Sequence[str] = target.show(attribute).split()
+        return int(columns[index])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _difference(target: PolicyTarget, memory: int | None, device: int | None) -> tuple[int | None, int | None]:
+    memory_after, device_after = _figures(target)
+    freed = None if memory is None or memory_after is None else memory - memory_after
+    written = None if device is None or device_after is None else device_after - device
+    return freed, written
