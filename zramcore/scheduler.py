@@ -86,6 +86,9 @@ class Report:
     next_in: float
     error: str = ""
 
+    def _wrote(self, attribute: str) -> bool:
+        return any(write.attribute == attribute for write in self.writes)
+
     def line(self) -> str:
         """One line for a log or a terminal."""
         done = []
@@ -93,7 +96,7 @@ class Report:
             note = f" ({write.ended})" if write.ended else " (failed)" if write.error else ""
             done.append(f"{write.attribute}={write.value}{note}")
         text = f"{self.target} {self.policy}: {', '.join(done) or self.reason or 'nothing to do'}"
-        if self.freed is not None and self.writes:
+        if self.freed is not None and (self.freed or self.written_back or self._wrote("writeback")):
             text += f"; {_bytes_moved(self.freed, self.written_back)}"
         if self.error:
             text += f"; {self.error}; next try in {self.next_in:g} s"

@@ -1,0 +1,28 @@
+"""Deployments in TOML: devices whose keys are attribute names, and the ordered attribute writes they come to.
+
+``load_config`` reads and merges, ``check`` finds what is wrong before anything is touched, ``plan`` orders the writes.
+The keys are described in docs/config.md.
+"""
+
+from __future__ import annotations
+
+from .check import check, check_file
+from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, Where, load_config
+from .order import ACTIONS, ORDER, Write, plan, plan_device
+
+__all__ = [
+    "ACTIONS",
+    "ORDER",
+    "Config",
+    "DeviceConfig",
+    "ImageConfig",
+    "PolicyConfig",
+    "Setting",
+    "Where",
+    "Write",
+    "check",
+    "check_file",
+    "load_config",
+    "plan",
+    "plan_device",
+]
