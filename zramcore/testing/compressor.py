@@ -1,53 +1,33 @@
-"""Conformance of a Compressor, for pytest::
+"""Conformance of a Compressor, for pytest. A plugin's test module is little more than::
 
-from zramcore.testing.compressor import CompressorConformance
+    from zramcore.testing.compressor import CompressorConformance
 
-class TestMine(CompressorConformance):
-    levels = (1, 9)
-    refused_levels = (0, 10)
+    class TestMine(CompressorConformance):
+        levels = (1, 9)
+        refused_levels = (0, 10)
 
-    def create(self, params):
-        return Mine(params)
+        def create(self, params):
+            return Mine(params)
+
+Parameters that the subclass does not mention must be EOPNOTSUPP.
 """
 
 from __future__ import annotations
 
 import errno
-import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import pytest
 
 from ..errors import InvalidValue, NotSupported, ZramError
 from ..interfaces import API_VERSION, Buffer, Compressor, CompressorContext, CompressorParams
+from .samples import PAGE_SIZES, damage, make_pages
 
-PAGE_SIZES = (4096, 16384, 65536)
 S32_MIN, S32_MAX = -(2**31), 2**31 - 1
 MAX_NAME = 127
-WORDS = b"zram slot page handle idle huge writeback store fill swap limit device index block memory buffer".split()
 ANSWERS = (errno.EINVAL, errno.EOPNOTSUPP)
-
-
-def make_pages(page_size: int) -> dict[str, bytes]:
-    """Pages by kind: zero, random, text, structured, and the ends of the scale in between. Always the same ones."""
-    source = random.Random(page_size)
-    words = b" ".join(source.choice(WORDS) for _ in range(page_size // 3))
-    records = b"".join(
-        (0xFFFF_8880_0000_0000 + source.randrange(1 << 20) * 64).to_bytes(8, "little") + number.to_bytes(8, "little")
-        for number in range(page_size // 16)
-    )
-    return {
-        "zero": bytes(page_size),
-        "one byte at the end": bytes(page_size - 1) + b"\1",
-        "repeated byte": b"\xa5" * page_size,
-        "random": source.randbytes(page_size),
-        "half random": source.randbytes(page_size // 2) + bytes(page_size // 2),
-        "text": words[:page_size],
-        "structured": records,
-        "hexadecimal": source.randbytes(page_size // 2).hex().encode(),
-    }
 
 
 class CompressorConformance:
@@ -150,21 +130,22 @@ class CompressorConformance:
         """A context that reuses an output buffer must not hand it out: the device keeps a whole batch at once."""
         context = self.context()
         pages = list(make_pages(4096).values())
-        objects = [context.compress_page(page) for page in pages]
-        copies = list(map(bytes, objects))
-        results = [context.decompress_page(data, 4096) for data in copies]
-        context.decompress_pages(context.compress_pages(pages[::-1]), 4096)
+        objects, copies = keep(context.compress_page, pages)
+        results, _ = keep(lambda data: context.decompress_page(data, 4096), copies)
         assert list(map(bytes, objects)) == copies, "a later call changed the result of an earlier compress_page"
         check_same(results, pages)
 
     def test_batches_outlive_later_batches(self) -> None:
         context = self.context()
         pages = list(make_pages(4096).values())
-        objects = context.compress_pages(pages)
-        results = context.decompress_pages(objects, 4096)
-        context.decompress_pages(context.compress_pages(pages[::-1]), 4096)
-        check_same(results, pages)
-        check_same(context.decompress_pages(objects, 4096), pages)
+        batches = [pages, pages[::-1]]
+        objects = [context.compress_pages(batch) for batch in batches]
+        for batch, data in zip(batches, objects, strict=True):
+            alone = [bytes(context.compress_page(page)) for page in batch]
+            assert list(map(bytes, data)) == alone, "a later call changed the result of an earlier compress_pages"
+        results = [context.decompress_pages(data, 4096) for data in objects]
+        for batch, result in zip(batches, results, strict=True):
+            check_same(result, batch)
 
     def test_nothing_refers_to_the_input(self) -> None:
         """A buffer handed to a plugin is valid until the call returns: results must not be views of it."""
@@ -328,6 +309,15 @@ def in_a_batch(context: CompressorContext, data: Buffer, page_size: int) -> Buff
     return page
 
 
+def keep(call: Callable[[bytes], Buffer], items: Sequence[bytes]) -> tuple[list[Buffer], list[bytes]]:
+    """What the call returns for each item, as it is, and a copy made at once."""
+    kept, copies = [], []
+    for item in items:
+        kept.append(call(item))
+        copies.append(bytes(kept[-1]))
+    return kept, copies
+
+
 def check_same(results: Sequence[Buffer], pages: Sequence[bytes]) -> None:
     """The results are these pages, in order."""
     assert len(results) == len(pages), f"{len(pages)} pages gave {len(results)}"
@@ -367,24 +357,3 @@ def check_refused(
     with pytest.raises(kind) as caught:
         create(params)
     assert caught.value.reason
-
-
-def damage(data: bytes, page_size: int) -> Iterator[tuple[str, bytes]]:
-    """Damaged forms of an object, always the same ones: what was done, and the bytes."""
-    source = random.Random(len(data))
-    cuts = {1, 2, 3, 4, 5, 8, len(data) // 4, len(data) // 2, len(data) - 4, len(data) - 1}
-    for length in sorted(cut for cut in cuts if 0 < cut < len(data)):
-        yield f"cut to {length}", data[:length]
-    yield "zeros", bytes(len(data))
-    yield "ones", b"\xff" * len(data)
-    yield "a tail of zeros", data + bytes(16)
-    yield "doubled", data + data
-    yield "without its first byte", data[1:] or b"\0"
-    yield "other bytes", source.randbytes(min(len(data), page_size))
-    for _ in range(40):
-        flipped = bytearray(data)
-        for _ in range(source.choice((1, 1, 2, 8))):
-            flipped[source.randrange(min(len(data), 64) if source.random() < 0.5 else len(data))] ^= (
-                1 << source.randrange(8)
-            )
-        yield "flipped bits", bytes(flipped)

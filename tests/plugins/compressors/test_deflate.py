@@ -9,7 +9,8 @@ import pytest
 
 from zramcore.errors import CorruptPage, InvalidValue, NotSupported
 from zramcore.interfaces import CompressorParams
-from zramcore.testing.compressor import CompressorConformance, make_pages
+from zramcore.testing.compressor import CompressorConformance
+from zramcore.testing.samples import make_pages
 from zramcore_plugins.compressors import Deflate
 
 

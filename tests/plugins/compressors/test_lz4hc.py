@@ -7,7 +7,8 @@ import pytest
 
 from zramcore.errors import CorruptPage, InvalidValue
 from zramcore.interfaces import CompressorParams
-from zramcore.testing.compressor import CompressorConformance, make_pages
+from zramcore.testing.compressor import CompressorConformance
+from zramcore.testing.samples import make_pages
 from zramcore_plugins.compressors import Lz4, Lz4hc
 
 

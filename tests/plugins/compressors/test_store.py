@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from zramcore.interfaces import CompressorParams
-from zramcore.testing.compressor import CompressorConformance, make_pages
+from zramcore.testing.compressor import CompressorConformance
+from zramcore.testing.samples import make_pages
 from zramcore_plugins.compressors import Store
 
 

@@ -10,7 +10,8 @@ import zstandard
 
 from zramcore.errors import CorruptPage, InvalidValue
 from zramcore.interfaces import CompressorParams
-from zramcore.testing.compressor import WORDS, CompressorConformance, make_pages
+from zramcore.testing.compressor import CompressorConformance
+from zramcore.testing.samples import WORDS, make_pages
 from zramcore_plugins.compressors import Zstd
 
 
