@@ -13,8 +13,9 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 from .backing_spec import parse_backing_spec, system_error
 from .block_bitmap import BlockBitmap
@@ -26,6 +27,8 @@ __all__ = ["MAX_RUN", "BackingStore", "Pin", "parse_backing_spec", "system_error
 MAX_RUN = 256
 """Blocks a driver is asked for in one call at most: 1 MiB of 4 KiB blocks, where O_DIRECT gains nothing more."""
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +91,8 @@ class BackingStore:
         driver_class, spec = parse_backing_spec(text, drivers, block_size)
         try:
             driver = driver_class(spec)
+        except ZramError:
+            raise
         except OSError as error:
             raise system_error(error, f"cannot open {spec.path}") from error
         except Exception as error:
@@ -177,11 +182,10 @@ class BackingStore:
             if not self._discard_failed:
                 self._discard_failed = True
                 _log.warning(
-                    "%s: backing driver %s cannot discard blocks %d to %d (reported once): %s",
+                    "%s: backing driver %s cannot discard %s (reported once): %s",
                     self.spec_text,
                     self.driver.name,
-                    block,
-                    block + count - 1,
+                    _names(block, count),
                     error,
                 )
 
@@ -251,12 +255,14 @@ class BackingStore:
             self._end()
 
     def _read_run(self, block: int, count: int) -> Buffer:
+        data = self._call(f"reading {_names(block, count)}", self.driver.read_blocks, block, count)
         try:
-            data = self.driver.read_blocks(block, count)
-        except Exception as error:
-            raise self._io_error("reading", block, count, error) from error
-        if len(data) != count * self.block_size:
-            reason = f"read_blocks({block}, {count}) returned {len(data)} bytes, not {count * self.block_size}"
+            length = len(memoryview(data))
+        except TypeError:
+            length = -1
+        if length != count * self.block_size:
+            got = type(data).__name__ if length < 0 else f"{length} bytes"
+            reason = f"read_blocks({block}, {count}) returned {got}, not {count * self.block_size} bytes"
             raise PluginFault(self.driver.name, reason)
         return data
 
@@ -289,20 +295,16 @@ class BackingStore:
 
     def _write_run(self, block: int, data: list[Buffer]) -> OSError | None:
         try:
-            self.driver.write_blocks(block, data)
-        except Exception as error:
-            verdict = self._io_error("writing", block, len(data), error)
-            verdict.__cause__ = error
-            return verdict
+            self._call(f"writing {_names(block, len(data))}", self.driver.write_blocks, block, data)
+        except ZramError as error:
+            return error
         return None
 
     def flush(self) -> None:
         """Return when everything written is on stable storage. Raises DeviceIOError, PluginFault, NoBackingDevice."""
         self._begin()
         try:
-            self.driver.flush()
-        except Exception as error:
-            raise self._io_error("flushing", None, 0, error) from error
+            self._call("flushing", self.driver.flush)
         finally:
             self._end()
 
@@ -318,10 +320,7 @@ class BackingStore:
             # The driver's descriptor must not be reused by another file while a thread is still writing to it.
             while self._active:
                 self._idle.wait()
-        try:
-            self.driver.close()
-        except Exception as error:
-            raise self._io_error("closing", None, 0, error) from error
+        self._call("closing", self.driver.close)
 
     def _begin_unless_closed(self) -> bool:
         with self._lock:
@@ -340,17 +339,24 @@ class BackingStore:
             if self._closed and not self._active:
                 self._idle.notify_all()
 
-    def _io_error(self, doing: str, block: int | None, count: int, error: Exception) -> ZramError:
-        if isinstance(error, ZramError):
-            return error
-        if not isinstance(error, OSError):
-            return _fault(type(self.driver), doing, error)
-        where = "" if block is None else f" block {block}" if count == 1 else f" blocks {block} to {block + count - 1}"
-        return DeviceIOError(f"{self.spec_text}: {doing}{where} failed", errno=error.errno or errno.EIO)
+    def _call(self, doing: str, method: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call the driver; what it raises becomes a ZramError that says what was being done."""
+        try:
+            return method(*args, **kwargs)
+        except ZramError:
+            raise
+        except OSError as error:
+            raise DeviceIOError(f"{self.spec_text}: {doing} failed", errno=error.errno or errno.EIO) from error
+        except Exception as error:
+            raise _fault(type(self.driver), doing, error) from error
 
 
 def _fault(driver: type[BackingDriver], doing: str, error: Exception) -> PluginFault:
     return PluginFault(driver.name, f"{doing} raised {type(error).__name__}: {error}")
+
+
+def _names(block: int, count: int) -> str:
+    return f"block {block}" if count == 1 else f"blocks {block} to {block + count - 1}"
 
 
 def _runs(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
