@@ -1,0 +1,21 @@
+"""Both built-in allocators through the conformance class, as a third party would run it."""
+
+from zramcore.interfaces import Allocator
+from zramcore.testing.allocator import AllocatorConformance
+from zramcore_plugins import allocators
+from zramcore_plugins.allocators import Malloc, Zsmalloc
+
+
+class TestZsmalloc(AllocatorConformance):
+    def make(self, page_size: int, max_objects: int) -> Allocator:
+        return Zsmalloc(page_size, max_objects)
+
+
+class TestMalloc(AllocatorConformance):
+    def make(self, page_size: int, max_objects: int) -> Allocator:
+        return Malloc(page_size, max_objects)
+
+
+def test_zsmalloc_is_registered_first() -> None:
+    """The first allocator is a new device's default."""
+    assert [each.name for each in allocators.zramcore_allocators()] == ["zsmalloc", "malloc"]
