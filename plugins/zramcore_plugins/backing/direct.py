@@ -1,8 +1,9 @@
 """The backing driver `direct`: O_DIRECT on a block device or a file, so that no second copy stays in the page cache.
 
 O_DIRECT wants aligned memory: each thread has one page-aligned buffer, and a batch of scattered pages is copied into
-it and written as one contiguous run. The copy costs 0.3 us a page; one call for many pages is what makes the speed
-(measured on ext4 on a virtio disk, 2 cores: see BUFFER).
+it and written as one contiguous run. The copy costs 0.4 us a page; one call for many pages is what makes the speed:
+overwriting 64 MiB took 61 MB/s page by page, 613 in runs of 32, 628 in runs of 64 and 785 in runs of 256 (ext4 on a
+virtio disk, 2 cores, Linux 6.18).
 """
 
 from __future__ import annotations
