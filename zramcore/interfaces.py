@@ -355,3 +355,9 @@ class Catalogue:
     allocators: Mapping[str, type[Allocator]]
     backing_drivers: Mapping[str, type[BackingDriver]]
     policies: Mapping[str, type[WritebackPolicy]] = field(default_factory=dict)
+    advice: Callable[[str, str], str] | None = field(default=None, compare=False, repr=False)
+    """What to do about a missing (family, name); `registry.build_catalogue` gives one that knows the plugins."""
+
+    def hint(self, family: str, name: str) -> str:
+        """The hint of an error about a `name` that is not in `family` (one of the fields above, ``compressors``)."""
+        return self.advice(family, name) if self.advice else did_you_mean(name, getattr(self, family))
