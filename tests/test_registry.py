@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,7 @@ def test_the_other_families_are_listed_as_loaded(family: str) -> None:
 
 def test_the_catalogue_cannot_be_changed() -> None:
     catalogue = build_catalogue(plugin_set(row("a", "compressors", compressor("lz4"))))
+    assert {field.name for field in dataclasses.fields(Catalogue)} == {*CONTRACTS, "advice"}
     for family in CONTRACTS:
         with pytest.raises(TypeError, match="does not support item assignment"):
             getattr(catalogue, family)["lz4"] = Base
@@ -224,6 +226,15 @@ def test_a_miss_names_the_closest_and_all_known() -> None:
     assert (error.errno_name, error.value) == ("EINVAL", "zsdt")
     assert error.reason == "no compressor is called 'zsdt'"
     assert error.hint == "did you mean 'zstd'? known: lz4, zstd"
+
+
+def test_a_catalogue_gives_the_same_hint() -> None:
+    plugins = plugin_set(row("a", "compressors", compressor("lz4")), failed("zram-brotli", "no brotli"))
+    catalogue = build_catalogue(plugins)
+    hint = catalogue.hint("compressors", "brotli")
+    assert hint == explain_miss("compressors", "brotli", plugins).hint
+    assert hint == "known: lz4; plugin plug (zram-brotli 1.0) may have it: no brotli"
+    assert Catalogue(catalogue.compressors, {}, {}).hint("compressors", "lz5") == "did you mean 'lz4'? known: lz4"
 
 
 @pytest.mark.parametrize("name", ["lzo", "lzo-rle"])

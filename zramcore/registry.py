@@ -61,7 +61,10 @@ def build_catalogue(plugins: PluginSet) -> Catalogue:
     # sorted() is stable: names that the kernel does not have keep the order they were loaded in.
     names = sorted(families["compressors"], key=lambda name: _kernel_rank(name))
     families["compressors"] = {name: families["compressors"][name] for name in names}
-    return Catalogue(**{family: MappingProxyType(dict(classes)) for family, classes in families.items()})
+    return Catalogue(
+        **{family: MappingProxyType(dict(classes)) for family, classes in families.items()},
+        advice=lambda family, name: explain_miss(family, name, plugins).hint,
+    )
 
 
 def default_compressor(catalogue: Catalogue) -> str:
