@@ -261,7 +261,10 @@ def _io_stat_show(device: Device) -> str:
 
 def _stat_show(device: Device) -> str:
     stats = device.stats
-    columns = [stats.read_requests, 0, stats.read_sectors, 0, stats.write_requests, 0, stats.write_sectors, *[0] * 10]
+    page = device.page_size >> 9
+    reads, read = stats.read_requests + stats.page_reads, stats.read_sectors + stats.page_reads * page
+    writes, written = stats.write_requests + stats.page_writes, stats.write_sectors + stats.page_writes * page
+    columns = [reads, 0, read, 0, writes, 0, written, *[0] * 10]
     return " ".join(f"{column:8d}" for column in columns) + "\n"
 
 

@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from . import attributes
+from .access_clock import boot_seconds
 from .attributes import ATTRIBUTES, Attribute
-from .device import Device, boot_seconds
+from .device import Device
 from .errors import InvalidValue, NoBackingDevice, NoSuchAttribute, NotPermitted, did_you_mean
 from .interfaces import Catalogue
 from .parse import kstrtoint

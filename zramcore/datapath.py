@@ -11,6 +11,7 @@ pool, never leave a row that points at freed memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -34,19 +35,19 @@ class DataPath(ReadPath):
     def write_page(self, index: int, page: bytes) -> None:
         """Write one page."""
         word = samefill.same_word(page)
-        with_lock = self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]
         if word is None:
             data, flags = self._compress_one(page)
-            with with_lock:
+            with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
                 self._commit_one(index, data, flags)
         else:
-            with with_lock:
-                self._commit_same(index, word)
+            with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
+                self._check_open()
+                self._replace_row(index, SAME, word)
 
     def _compress_one(self, page: bytes) -> tuple[Buffer, int]:
         """What to store for a page, and its size and flags."""
         try:
-            data = self.zcomp.context(PRIMARY).compress_page(page)
+            data = self._contexts.compress_page(page)
             size = len(data)
             if 0 < size < self._huge_class_size:
                 return data, size
@@ -59,57 +60,53 @@ class DataPath(ReadPath):
     def _commit_one(self, index: int, data: Buffer, flags: int) -> None:
         """Store an object and give the row to it; the caller holds the slot's lock. Raises NoMemory."""
         self._check_open()
-        table = self.table
         try:
             handle = self.allocator.store_one(data, self.limit_pages)
         except Exception as error:
             raise self._fault(error) from error
         if not handle:
             raise NoMemory("no memory for the page", hint="raise mem_limit, or write pages back")
-        old_flags, old_handle = table.flags_row[index], table.handles_row[index]
-        table.flags_row[index] = flags
-        table.handles_row[index] = handle
-        table.ac_times_row[index] = self.clock()
-        table.touched[index >> CHUNK_SHIFT] = 1
+        self._replace_row(index, flags, handle)
+
+    def _replace_row(self, index: int, flags: int, handle: int) -> None:
+        """Give a row its new contents, count both and free the old; the caller holds the slot's lock."""
+        old_flags, old_handle = self._flags_row[index], self._handles_row[index]
+        self._flags_row[index] = flags
+        self._handles_row[index] = handle
+        clock = self.clock
+        if monotonic() >= clock.until:
+            clock.refresh()
+        self._ac_times_row[index] = clock.seconds
+        self.table.touched[index >> CHUNK_SHIFT] = 1
+        old_size = old_flags & SIZE_MASK if not old_flags & WB else 0
         stats = self.stats
         with stats.lock:
-            stats.compr_data_size += flags & SIZE_MASK
-            if flags & HUGE:
-                stats.huge_pages += 1
-                stats.huge_pages_since += 1
-            if not old_flags & (SIZE_MASK | SAME | WB):
-                stats.pages_stored += 1
-        self._release_one(old_flags, old_handle)
-
-    def _commit_same(self, index: int, word: int) -> None:
-        """Give the row to a same-filled word; the caller holds the slot's lock."""
-        self._check_open()
-        table = self.table
-        old_flags, old_handle = table.flags_row[index], table.handles_row[index]
-        table.flags_row[index] = SAME
-        table.handles_row[index] = word
-        table.ac_times_row[index] = self.clock()
-        table.touched[index >> CHUNK_SHIFT] = 1
-        with self.stats.lock:
-            self.stats.same_pages += 1
-            if not old_flags & (SIZE_MASK | SAME | WB):
-                self.stats.pages_stored += 1
-        self._release_one(old_flags, old_handle)
-
-    def _release_one(self, flags: int, handle: int) -> None:
-        """Free what a row held before; its row is already committed. `pages_stored` is the caller's to count."""
-        if flags & WB:
+            stats.compr_data_size += (flags & SIZE_MASK) - old_size
+            if (flags | old_flags) & (SAME | HUGE | WB) or not old_flags:
+                self._count_unusual(old_flags, flags)
+        if old_size:
+            try:
+                self.allocator.free(old_handle)
+            except Exception as error:
+                raise self._fault(error) from error
+        elif old_flags & WB:
             assert self.backing is not None
-            self.backing.release(handle)
-        elif flags & SAME:
-            with self.stats.lock:
-                self.stats.same_pages -= 1
-        elif flags & SIZE_MASK:
-            self._free([handle])
-            with self.stats.lock:
-                self.stats.compr_data_size -= flags & SIZE_MASK
-                if flags & HUGE:
-                    self.stats.huge_pages -= 1
+            self.backing.release(old_handle)
+
+    def _count_unusual(self, old: int, new: int) -> None:
+        """Count what is not an object replacing an object; the caller holds `stats.lock`."""
+        stats = self.stats
+        if not old & (SIZE_MASK | SAME | WB):
+            stats.pages_stored += 1
+        if old & SAME:
+            stats.same_pages -= 1
+        if new & SAME:
+            stats.same_pages += 1
+        if old & HUGE and not old & WB:
+            stats.huge_pages -= 1
+        if new & HUGE:
+            stats.huge_pages += 1
+            stats.huge_pages_since += 1
 
     def _free(self, handles: Sequence[int]) -> None:
         try:
@@ -187,7 +184,7 @@ class DataPath(ReadPath):
                 table.handles[first : first + done] = handles
                 table.handles[first + same] = words
                 rows[:done] = flags
-                table.ac_times[first : first + done] = self.clock()
+                table.ac_times[first : first + done] = self.clock.now()
                 table.touch(first, done)
                 self._count_replaced(old_flags, flags)
                 if blocks:
@@ -219,16 +216,17 @@ class DataPath(ReadPath):
         """Change bytes `start` .. of one page: read, modify and write under the slot's lock."""
         with self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
             self._check_open()
-            pages, missing = self._collect(index, 1, {})
+            flags = [self._flags_row[index]]
+            pages, missing = self._collect(index, flags, {})
             if missing:
-                pages, missing = self._collect(index, 1, self._read_blocks(missing))
+                pages, missing = self._collect(index, flags, self._read_blocks(missing))
             page = bytearray(pages[0])
             page[start : start + len(data)] = data
             word = samefill.same_word(bytes(page))
             if word is None:
                 self._commit_one(index, *self._compress_one(bytes(page)))
             else:
-                self._commit_same(index, word)
+                self._replace_row(index, SAME, word)
 
     # Freeing ----------------------------------------------------------------------------------------------------------
 

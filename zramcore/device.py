@@ -7,10 +7,10 @@ byte offset and length; whole pages go to the data path in batches, partial ones
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from .access_clock import AccessClock, boot_seconds
 from .backing import BackingStore
 from .budget import WriteBudget
 from .datapath import DataPath
@@ -27,11 +27,6 @@ BATCH_PAGES = 256
 SPARE_OBJECTS = 1024
 """Objects beyond one a slot that the allocator must have room for: new ones exist before the old are freed."""
 DEFAULT_BATCH_SIZE = 32
-
-
-def boot_seconds() -> int:
-    """Whole seconds since boot, suspend included: the clock of ac_time."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _ignore(event: str, **fields: Any) -> None:
@@ -80,7 +75,6 @@ class Device:
         """While set, a running pass ends after the batch it is at, with EINTR."""
         self._shift = page_size.bit_length() - 1
         self._mask = page_size - 1
-        self._page_sectors = page_size >> 9
         self._default_allocator = next(iter(catalogue.allocators), "")
         self.allocator_name = self._default_allocator
 
@@ -148,7 +142,7 @@ class Device:
                 allocator=self._make_allocator(nr_pages),
                 backing=self.backing,
                 stats=self.stats,
-                clock=self.clock,
+                clock=AccessClock(self.clock),
             )
             path.limit_pages = self.mem_limit_pages
             self.disksize = nr_pages << self._shift
@@ -211,8 +205,7 @@ class Device:
         path = self.path
         stats = self.stats
         if path is not None and length == self.page_size and not offset & self._mask and 0 <= offset < self.disksize:
-            stats.read_requests += 1
-            stats.read_sectors += self._page_sectors
+            stats.page_reads += 1
             try:
                 page = path.read_page(offset >> self._shift)
             except ZramError as error:
@@ -268,8 +261,7 @@ class Device:
             and not offset & self._mask
             and 0 <= offset < self.disksize
         ):
-            stats.write_requests += 1
-            stats.write_sectors += self._page_sectors
+            stats.page_writes += 1
             try:
                 path.write_page(offset >> self._shift, buffer)
             except ZramError as error:

@@ -79,7 +79,22 @@ class CompressorParams:
 
 
 class CompressorContext(abc.ABC):
-    """One thread's scratch state. Never shared between threads, so it may reuse streams and buffers."""
+    """One thread's scratch state. Never shared between threads, so it may reuse streams and buffers.
+
+    `compress_call` and `decompress_call` are what the device calls for a single page: these methods, unless a context
+    sets them to something quicker that takes the same arguments, such as the library's own C function. What they
+    raise is reported for them, naming the plugin.
+    """
+
+    @property
+    def compress_call(self) -> Callable[[Buffer], Buffer]:
+        """`compress_page`, or something quicker."""
+        return self.compress_page
+
+    @property
+    def decompress_call(self) -> Callable[[Buffer, int], Buffer]:
+        """`decompress_page`, or something quicker; the device checks the length of what it returns."""
+        return self.decompress_page
 
     @abc.abstractmethod
     def compress_page(self, page: Buffer) -> Buffer:

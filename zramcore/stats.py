@@ -10,7 +10,9 @@ class Stats:
     stats file never waits for a pass.
 
     Units: pages for `pages_stored`, `same_pages`, `huge_pages`, `huge_pages_since`, `notify_free`; bytes for
-    `compr_data_size`; blocks for `bd_reads` and `bd_writes`; requests for the rest; sectors of 512 bytes.
+    `compr_data_size`; 4 KiB blocks for `bd_reads` and `bd_writes`; sectors of 512 bytes; requests for the rest. Those
+    of exactly one page are counted in `page_reads` and `page_writes`, without the lock: CPython does not switch threads
+    within ``x += 1`` on an attribute.
     """
 
     __slots__ = (
@@ -23,6 +25,8 @@ class Stats:
         "huge_pages_since",
         "lock",
         "notify_free",
+        "page_reads",
+        "page_writes",
         "pages_stored",
         "read_requests",
         "read_sectors",
@@ -41,6 +45,8 @@ class Stats:
         self.huge_pages = 0
         self.huge_pages_since = 0
         self.notify_free = 0
+        self.page_reads = 0
+        self.page_writes = 0
         self.pages_stored = 0
         self.read_requests = 0
         self.read_sectors = 0

@@ -80,11 +80,14 @@ class ZcompConfig:
         return Zcomp(made)
 
 
-class _Contexts(threading.local):
-    """One thread's contexts, by priority."""
+class Contexts(threading.local):
+    """One thread's contexts by priority, and the calls of the primary one, which every page needs."""
 
-    def __init__(self) -> None:
-        self.by_priority: list[CompressorContext | None] = [None] * NR_PRIORITIES
+    def __init__(self, zcomp: Zcomp) -> None:
+        primary = zcomp.new_context(PRIMARY)
+        self.compress_page = primary.compress_call
+        self.decompress_page = primary.decompress_call
+        self.by_priority: list[CompressorContext | None] = [primary, None, None, None]
 
 
 class Zcomp:
@@ -92,25 +95,27 @@ class Zcomp:
 
     def __init__(self, compressors: Sequence[Compressor | None]) -> None:
         self.compressors = compressors
-        self._contexts = _Contexts()
+        self.contexts = Contexts(self)
 
     def context(self, priority: int) -> CompressorContext:
         """The calling thread's context for a priority."""
-        context = self._contexts.by_priority[priority]
-        return context if context is not None else self._new_context(priority)
+        by_priority = self.contexts.by_priority
+        context = by_priority[priority]
+        if context is None:
+            context = by_priority[priority] = self.new_context(priority)
+        return context
 
-    def _new_context(self, priority: int) -> CompressorContext:
+    def new_context(self, priority: int) -> CompressorContext:
+        """A context of a priority's compressor. Raises PluginFault (EIO)."""
         compressor = self.compressors[priority]
         if compressor is None:
             raise InvalidValue(f"priority {priority} has no algorithm")
         try:
-            context = compressor.create_context()
+            return compressor.create_context()
         except ZramError:
             raise
         except Exception as error:
             raise PluginFault(compressor.name, f"create_context raised {error!r}") from error
-        self._contexts.by_priority[priority] = context
-        return context
 
     def fault(self, priority: int, error: Exception) -> ZramError:
         """What to raise for an exception of this priority's compressor."""
