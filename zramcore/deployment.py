@@ -104,11 +104,12 @@ class Deployment:
                 deployed.target.store("reset", "1")
                 self.control.hot_remove(deployed.id)
             except ZramError as error:
-                log.error("%s: %s", deployed.label, error)
                 errors.append(_of(deployed.label, error))
                 left.insert(0, deployed)
         self.devices = left
         if errors:
+            for other in errors[1:]:
+                log.error("%s", other)
             raise errors[0]
         return saved[::-1]
 

@@ -11,11 +11,11 @@ from types import FrameType
 
 import click
 
-from ..control import Control
 from ..deployment import Deployment
 from ..image import LoadCancelled
 from ..scheduler import Report, Scheduler
-from .config import checked_config, prepare
+from .common import open_control
+from .config import checked_config
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """SIGHUP too: a terminal that closes must not cost the image."""
@@ -37,9 +37,8 @@ def command(context: click.Context, config: Path, once: bool, duration: float | 
     """
     if once and duration is not None:
         raise click.UsageError("--once and --duration exclude each other")
-    plugins, catalogue, attributes = prepare(context)
-    checked = checked_config(context, config, catalogue, attributes)
-    control = Control(catalogue, notify=plugins.notify, extra_attributes=plugins.extra_attributes)
+    control = open_control(context)
+    checked = checked_config(context, config, control)
     with _stop_on_signals() as stop:
         try:
             deployment = Deployment.bring_up(checked, control, cancelled=stop.is_set)
@@ -59,7 +58,8 @@ def _operate(deployment: Deployment, stop: threading.Event, once: bool, duration
     """Say what is up and run the policies until it is time to stop."""
 
     def tell(report: Report) -> None:
-        if verbose or report.writes or report.error:
+        # a failure is a warning of the scheduler's log, and so on stderr already
+        if not report.error and (verbose or report.writes):
             click.echo(report.line())
 
     scheduler = Scheduler(on_report=tell)
