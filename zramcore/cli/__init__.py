@@ -1,0 +1,71 @@
+"""The command line: one module per command, all in one click group; plugins may add commands.
+
+Plugins are loaded once per run, when the first command is looked up, and passed on as the context's `obj`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import shell_complete
+
+from .. import __version__
+from . import completion, config, exec, plugins, run, try_
+from .common import PROGRAM, guarded, plugins_of
+
+COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
+
+BUILTIN: dict[str, click.Command] = {
+    "try": try_.command,
+    "run": run.command,
+    "exec": exec.command,
+    "config": config.command,
+    "plugins": plugins.command,
+    "completion": completion.command,
+}
+"""The commands of zramcore itself, in the order `--help` lists them."""
+
+
+class Commands(click.Group):
+    """The built-in commands, then those of plugins. A plugin that fails leaves only its own commands out."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        added = plugins_of(ctx, BUILTIN).cli_commands
+        return [*BUILTIN, *sorted(str(command.name) for command in added)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        added: Sequence[click.Command] = plugins_of(ctx, BUILTIN).cli_commands
+        if cmd_name in BUILTIN:
+            return BUILTIN[cmd_name]
+        return next((command for command in added if command.name == cmd_name), None)
+
+
+@click.group(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROGRAM)
+def root() -> None:
+    """Linux zram with idle and huge page writeback, in Python; every part is a plugin.
+
+    Start with `zramcore try`: it shows what zram does with your own files.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line (default: sys.argv) and return its exit status; see `common.guarded` for its values."""
+    words = list(sys.argv[1:] if args is None else args)
+    instruction = os.environ.get(COMPLETE_VARIABLE)
+    if instruction:
+        return guarded(lambda: _complete(instruction))
+    return guarded(lambda: _run(words))
+
+
+def _run(words: list[str]) -> None:
+    # Not root.main(): it would take a number that a plugin's command returns for an exit status.
+    with root.make_context(PROGRAM, words) as context:
+        root.invoke(context)
+
+
+def _complete(instruction: str) -> None:
+    raise click.exceptions.Exit(shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction))

@@ -1,0 +1,216 @@
+"""`zramcore try`: what zram with idle and huge page writeback does with real data, one table row per algorithm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..interfaces import Compressor
+from ..parse import memparse_rest
+from ..registry import explain_miss
+from .common import EXIT_ERROR, complain, open_control, plugins_of
+from .completion import complete_algorithms
+from .corpus import Corpus, Extent, Unreadable, file_extents, gather, python_installation
+from .process import process_extents
+from .trial import PHASES, Progress, Result, run_trial, scratch_folder
+
+DEFAULT_ALGORITHMS = ("lzo-rle", "lz4", "zstd")
+"""What is tried when --comp does not say, as far as it is installed: the defaults of kernels and distributions."""
+WIDTH = 80
+NAMED_UNREADABLE = 3
+"""Unreadable files that are named; the others are counted."""
+
+
+def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
+    """The bytes of a size as the kernel's memparse reads it: all of the text, and more than 0."""
+    size, rest = memparse_rest(text)
+    if rest or not size:
+        raise click.BadParameter(f"{text!r} is not a size: write bytes, or a number with K, M, G or T behind it")
+    return size
+
+
+@click.command("try")
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--pid", type=click.IntRange(min=1), metavar="PID", help="Also (or only) the memory of this process.")
+@click.option(
+    "--comp",
+    metavar="A,B,...",
+    shell_complete=complete_algorithms,
+    help=f"The algorithms, `all` for every one installed.  [default: {', '.join(DEFAULT_ALGORITHMS)}, as installed]",
+)
+@click.option(
+    "--size", callback=_size, default="256M", show_default=True, help="At most this much data, from the start."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+@click.pass_context
+def command(
+    context: click.Context, paths: tuple[Path, ...], pid: int | None, comp: str | None, size: int, as_json: bool
+) -> None:
+    """Show what zram does with your data: files, folders, a process's memory, or this Python installation.
+
+    For each algorithm a device is filled with the data, all pages are marked idle, a quarter of them is read again,
+    idle and huge pages are written back to a temporary file, and every byte is compared. The exit status is 1 when
+    anything came back different. docs/try.md explains the table.
+    """
+    algorithms = _chosen(context, comp)
+    for path in paths:
+        path.stat()  # one that does not exist is a mistake; one that cannot be read is left out later
+    folder = scratch_folder(0)
+    sources = list(paths) or ([] if pid else python_installation())
+
+    def extents(unreadable: Unreadable) -> Iterator[Extent]:
+        yield from file_extents(sources, unreadable)
+        if pid:
+            yield from process_extents(pid)
+
+    with contextlib.closing(gather(extents, size, folder)) as corpus:
+        _report_unreadable(corpus)
+        folder = scratch_folder(corpus.size)
+        control = open_control(context)
+        with _progress_bar(corpus.size * PHASES * len(algorithms)) as tell:
+            results = [run_trial(control, name, corpus, folder, tell) for name in algorithms]
+        if as_json:
+            click.echo(json.dumps(_as_json(corpus, results), indent=2))
+        else:
+            _print(_source_line(corpus, sources, pid), results)
+    for result in results:
+        if not result.verified:
+            complain(
+                f"{result.comp_algorithm}: {len(result.different)} of {len(corpus.digests)} MiB did not come back as "
+                f"they were written, the first at byte {result.different[0]}"
+            )
+    if not all(result.verified for result in results):
+        context.exit(EXIT_ERROR)
+
+
+def _chosen(context: click.Context, comp: str | None) -> list[str]:
+    """The algorithms to try, each once. Raises UnknownName (EINVAL) for one that is not installed."""
+    plugins = plugins_of(context)
+    known: Mapping[str, type[Compressor]] = open_control(context).catalogue.compressors
+    if comp is None:
+        names = [name for name in DEFAULT_ALGORITHMS if name in known] or list(known)
+    elif comp == "all":
+        names = list(known)
+    else:
+        names = list(dict.fromkeys(name for word in comp.split(",") if (name := word.strip())))
+    if not names:
+        raise click.BadParameter("names no algorithm", context, param_hint="'--comp'")
+    for name in names:
+        if name not in known:
+            raise explain_miss("compressors", name, plugins)
+    return names
+
+
+def _report_unreadable(corpus: Corpus) -> None:
+    """One line on stderr about what could not be read."""
+    missed = corpus.unreadable
+    if missed:
+        named = ", ".join(f"{click.format_filename(name)} ({reason})" for name, reason in missed[:NAMED_UNREADABLE])
+        more = f" and {len(missed) - NAMED_UNREADABLE} more" if len(missed) > NAMED_UNREADABLE else ""
+        complain(f"left out {len(missed)} that could not be read: {named}{more}")
+
+
+@contextlib.contextmanager
+def _progress_bar(length: int) -> Iterator[Progress]:
+    """A bar on stderr when that is a terminal, otherwise nothing."""
+    if not sys.stderr.isatty():
+        yield lambda what, done: None
+        return
+    with click.progressbar(length=length, file=sys.stderr, width=24) as bar:
+
+        def tell(what: str, done: int) -> None:
+            bar.label = what.ljust(22)
+            bar.update(done)
+
+        yield tell
+
+
+# Output ---------------------------------------------------------------------------------------------------------------
+
+
+def _as_json(corpus: Corpus, results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        "verified": all(result.verified for result in results),
+        "data_size": corpus.size,
+        "padding": corpus.padding,
+        "truncated": corpus.truncated,
+        "unreadable": len(corpus.unreadable),
+        "results": [
+            {
+                key: round(value, 3) if isinstance(value, float) else value
+                for key, value in {**asdict(result), "verified": result.verified}.items()
+            }
+            for result in results
+        ],
+    }
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def _source_line(corpus: Corpus, sources: Sequence[Path], pid: int | None) -> str:
+    """What was tried, in a sentence."""
+    names = [click.format_filename(path) for path in sources]
+    if len(names) > 3:
+        names = [*names[:2], f"{len(names) - 2} more"]
+    names += [f"the memory of process {pid}"] if pid else []
+    padding = f", of which {_mib(corpus.padding)} fill up the last pages of files" if corpus.padding else ""
+    rest = "; the rest is left out, --size sets the limit" if corpus.truncated else ""
+    return f"data: {_mib(corpus.size)} from {', '.join(names)}{padding}{rest}"
+
+
+HEADINGS = (("", "ratio", "same-", "huge", "memory", "freed by", "write", "read"),
+            ("", "", "filled", "", "used", "writeback", "MiB/s", "MiB/s"))  # fmt: skip
+
+
+def _print(source: str, results: Sequence[Result]) -> None:
+    """The table, and a sentence for each algorithm."""
+    click.echo(_wrap(source))
+    click.echo()
+    for row in (*HEADINGS, *(_row(result) for result in results)):
+        name, ratio, same, huge, used, freed, write, read = row
+        line = f"{name:<12} {ratio:>6} {same:>7} {huge:>7} {used:>11} {freed:>11} {write:>7} {read:>7}"
+        click.echo(line.rstrip())
+    click.echo()
+    for result in results:
+        end = "every byte verified" if result.verified else "DATA CAME BACK DIFFERENT"
+        click.echo(
+            _wrap(
+                f"{result.comp_algorithm}: {_mib(result.orig_data_size)} of data took {_mib(result.mem_used_total)}; "
+                f"writeback of idle and huge pages freed {_mib(result.freed_by_writeback)} of that; {end}"
+            )
+        )
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    name = result.comp_algorithm
+    pages = result.orig_data_size // 4096
+    used = result.mem_used_total
+    return (
+        name if len(name) <= 12 else f"{name[:11]}…",
+        f"{result.orig_data_size / used:.2f}" if used else "-",
+        f"{100 * result.same_pages / pages:.1f} %",
+        f"{100 * result.huge_pages / pages:.1f} %",
+        _mib(used),
+        _mib(result.freed_by_writeback),
+        _speed(result.write_us_per_page),
+        _speed(result.read_us_per_page),
+    )
+
+
+def _speed(us_per_page: float) -> str:
+    """MiB a second: 256 pages of 4 KiB are 1 MiB."""
+    return f"{1e6 / (256 * us_per_page):.0f}" if us_per_page else "-"
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
