@@ -11,6 +11,14 @@ import os
 from collections.abc import Iterable
 
 
+_NAMES = {**_errno.errorcode, _errno.EOPNOTSUPP: "EOPNOTSUPP", _errno.EDEADLK: "EDEADLK"}
+
+
+def errno_name(number: int | None) -> str:
+    """The kernel's name of an errno, e.g. ``EINVAL``; Python's table has ENOTSUP where the kernel has EOPNOTSUPP."""
+    return _NAMES.get(number or 0, str(number))
+
+
 class ZramError(OSError):
     """An error with the kernel's errno.
 
@@ -39,7 +47,7 @@ class ZramError(OSError):
     @property
     def errno_name(self) -> str:
         """The symbolic name, e.g. ``EINVAL``."""
-        return _errno.errorcode.get(self.errno or 0, str(self.errno))
+        return errno_name(self.errno)
 
     def at(self, attribute: str, value: object = None) -> ZramError:
         """Name the attribute (and the value) that the error belongs to, unless it already has one; returns itself."""
