@@ -9,6 +9,7 @@ import textwrap
 import threading
 import timeit
 import tomllib
+import types
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
@@ -190,6 +191,13 @@ def test_a_value_that_is_no_entry_point_is_refused() -> None:
     assert row.label == "bad"
 
 
+def test_a_module_without_a_spec_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zram_made_up", types.ModuleType("zram_made_up"))
+    (row,) = load_one("zram_made_up").rows
+    assert (row.file, row.origin) == ("", "zram_made_up")
+    assert row.reason.startswith("no hooks in it")
+
+
 def test_the_same_object_twice_is_a_conflict(module: MakeModule) -> None:
     name = module(GOOD)
     first, second = load_plugins(entries("zram-one", a=name, b=name)).rows
@@ -317,6 +325,23 @@ def test_a_registration_hook_that_fails_leaves_the_others(module: MakeModule, bo
     assert [str(offer) for offer in good.provides] == ["compressors:good"]
 
 
+def test_an_interrupt_during_registration_is_not_swallowed(module: MakeModule) -> None:
+    name = module(GOOD.replace("return [Good]", "raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        load_one(name)
+
+
+def test_an_object_whose_hooks_cannot_be_read_is_refused(module: MakeModule) -> None:
+    source = """
+        class Odd:
+            def __dir__(self):
+                raise RuntimeError("no list")
+        odd = Odd()
+    """
+    (row,) = load_one(module(source) + ":odd").rows
+    assert (row.status, row.reason) == ("failed", "its hooks cannot be read: RuntimeError: no list")
+
+
 # Switching off ------------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +373,7 @@ ATTRIBUTES = """
     from types import SimpleNamespace
     from zramcore.hookspecs import hookimpl
 
-    def show(device, name):
+    def show(device):
         return "1\\n"
 
     @hookimpl
@@ -593,6 +618,26 @@ def test_of_two_copies_of_a_distribution_only_the_imported_one_counts(
     assert [row.name for row in load_plugins().rows if row.distribution == "zram_twice"] == ["gone"]
     monkeypatch.syspath_prepend(str(tmp_path / "front"))
     assert [row.name for row in load_plugins().rows if row.distribution == "zram_twice"] == []
+
+
+def test_the_same_plugins_further_down_the_path_are_not_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, entry in (("back", "old"), ("front", "new")):
+        install(tmp_path / folder, "zram_twice", f"[zramcore]\n{entry} = zram_twice_gone\n")
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    assert [row.name for row in load_plugins().rows if row.distribution == "zram_twice"] == ["new"]
+
+
+def test_metadata_that_cannot_be_read_costs_the_name_only(module: MakeModule) -> None:
+    class Unreadable(FakeDistribution):
+        def read_text(self, filename: str) -> str | None:
+            if filename == "entry_points.txt":
+                return super().read_text(filename)
+            raise UnicodeError(filename)
+
+    (row,) = load_plugins(Unreadable("zram-one", one=module(GOOD)).entry_points).rows
+    assert (row.label, row.status) == ("one", "ok")
 
 
 def test_nothing_is_loaded_by_importing_zramcore() -> None:
