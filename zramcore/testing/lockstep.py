@@ -14,88 +14,24 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from .. import attributes, samefill
+from .. import attributes
 from ..device import Device
 from ..errors import ZramError
-from ..interfaces import Catalogue, CompressorParams
-from ..slot_table import HUGE, IDLE, INCOMPRESSIBLE, PP_SLOT, PRIORITY_SHIFT, SAME, SIZE_MASK, WB
+from ..interfaces import BackingDriver, Catalogue, CompressorParams
+from ..slot_table import HUGE, IDLE, INCOMPRESSIBLE, PRIORITY_SHIFT, SAME, SIZE_MASK, WB
 from .faults import FaultyDriver
+from .inspection import Clock, check_consistent, peek, stat
 from .model import DeviceModel, Page, Place, Range
 
 _numbers = itertools.count()
 
 
-class Clock:
-    """Boot seconds that stand still until told otherwise."""
-
-    def __init__(self, now: int = 1000) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-
-def stat(device: Device, name: str) -> list[int]:
-    """The columns of mm_stat, bd_stat, io_stat or stat."""
-    return [int(column) for column in attributes.show(device, name).split()]
-
-
-def snapshot(device: Device) -> dict[str, str]:
-    """Every attribute that can be read, as its text (or its error's name): what a refused value must not change."""
-    texts = {}
-    for name, attribute in attributes.ATTRIBUTES.items():
-        if attribute.show is not None:
-            try:
-                texts[name] = attributes.show(device, name)
-            except ZramError as error:
-                texts[name] = error.errno_name
-    return texts
-
-
-def peek(device: Device, index: int) -> bytes:
-    """What a page holds, from its row, the pool and the medium, without the device noticing."""
-    path = device.path
-    assert path is not None, "the device is initialised"
-    flags, handle = path.table.flags_row[index], path.table.handles_row[index]
-    size, priority = flags & SIZE_MASK, flags >> PRIORITY_SHIFT & 3
-    if flags & SAME:
-        return samefill.expand(handle, device.page_size)
-    if flags & WB:
-        assert device.backing is not None, "a written-back page has a backing device"
-        driver = device.backing.driver
-        block = bytes(driver.peek(handle) if isinstance(driver, FaultyDriver) else driver.read_blocks(handle, 1))
-        if not size or flags & HUGE:
-            return block
-        assert not any(block[size:]), f"the tail of block {handle} is not zeroed"
-        return bytes(path.zcomp.decompress(priority, [block[:size]], device.page_size)[0])
-    if not size:
-        return bytes(device.page_size)
-    data = bytes(path.allocator.view(handle, size))
-    return data if flags & HUGE else bytes(path.zcomp.decompress(priority, [data], device.page_size)[0])
-
-
-def check_consistent(device: Device) -> None:
-    """What holds for every device at rest: counters are sums over the rows, no block or token is left over."""
-    path = device.path
-    assert path is not None, "the device is initialised"
-    rows = path.table.flags[: device.nr_pages].tolist()
-    handles = path.table.handles[: device.nr_pages].tolist()
-    objects = [index for index, flags in enumerate(rows) if flags & SIZE_MASK and not flags & WB]
-    blocks = [handles[index] for index, flags in enumerate(rows) if flags & WB]
-    stored = sum(flags & (SIZE_MASK | SAME | WB) != 0 for flags in rows)
-    stats = device.stats
-    assert not any(flags & PP_SLOT for flags in rows), "a token is left"
-    assert stats.pages_stored == stored, f"pages_stored {stats.pages_stored}, rows {stored}"
-    assert stats.compr_data_size == sum(rows[index] & SIZE_MASK for index in objects), "compr_data_size"
-    assert stats.same_pages == sum(flags & SAME != 0 for flags in rows), "same_pages"
-    assert stats.huge_pages == sum(rows[index] & HUGE != 0 for index in objects), "huge_pages"
-    assert len({handles[index] for index in objects}) == len(objects), "two rows share an object"
-    assert len(set(blocks)) == len(blocks), "two rows share a block"
-    if device.backing is not None:
-        assert device.backing.bd_count == len(blocks), f"bd_count {device.backing.bd_count}, rows {len(blocks)}"
-    for flags in rows:
-        assert not (flags & SAME and flags & ~SAME), f"a same-filled row has other flags: {flags:#x}"
-        assert not (flags & IDLE and flags & (SAME | WB)), f"an idle row that cannot be: {flags:#x}"
+def attempt(call: Callable[..., Any], *arguments: Any) -> tuple[Any, ZramError | None]:
+    """What a call returned, or the ZramError it raised."""
+    try:
+        return call(*arguments), None
+    except ZramError as error:
+        return None, error
 
 
 class Lockstep:
@@ -114,7 +50,7 @@ class Lockstep:
         deep_every: int = 16,
     ) -> None:
         """Names default to the first of their kind. `deep_every`: operations between two looks at every page."""
-        drivers = {**catalogue.backing_drivers, FaultyDriver.name: FaultyDriver}
+        drivers: dict[str, type[BackingDriver]] = {**catalogue.backing_drivers, FaultyDriver.name: FaultyDriver}
         self.catalogue = replace(catalogue, backing_drivers=drivers)
         self.algorithm = algorithm or next(iter(catalogue.compressors))
         self.secondary = secondary
@@ -192,19 +128,17 @@ class Lockstep:
         """pwrite: everything up to the end of the device, or, at mem_limit, the pages before the one that fails."""
         unreadable = self._bad_partial(offset, len(data))
         before = self._rows() if unreadable or self.mem_limit else []
-        try:
-            written = self.device.pwrite(offset, data)
-        except ZramError as error:
-            if offset >= len(self.model.data):
-                assert error.errno == errno.ENOSPC, f"a write past the end: {error}"
-            else:
-                assert error.errno == errno.EIO, f"a write failed: {error}"
-                assert self.mem_limit or unreadable, f"a write failed without a reason: {error}"
-                self.failed_writes += 1
-                self._adopt_write(offset, data, before)
-        else:
+        written, error = attempt(self.device.pwrite, offset, data)
+        if error is None:
             assert not unreadable, "part of an unreadable page was written"
             assert written == self.model.write(offset, data), f"pwrite returned {written}"
+        elif offset >= len(self.model.data):
+            assert error.errno == errno.ENOSPC, f"a write past the end: {error}"
+        else:
+            assert error.errno == errno.EIO, f"a write failed: {error}"
+            assert self.mem_limit or unreadable, f"a write failed without a reason: {error}"
+            self.failed_writes += 1
+            self._adopt_write(offset, data, before)
         self._done()
 
     def _bad_partial(self, offset: int, length: int) -> bool:
@@ -219,11 +153,14 @@ class Lockstep:
             return False
         return self.device.path.table.handles_row[index] in self.driver.bad_blocks
 
-    def _rows(self) -> list[int]:
+    def _rows(self) -> list[tuple[bool, int]]:
+        """For each page, whether it is in a block, and its handle: what changes when it is written."""
         assert self.device.path is not None, "the device is initialised"
-        return self.device.path.table.handles[: self.nr_pages].tolist()
+        table = self.device.path.table
+        rows = range(self.nr_pages)
+        return [(table.flags_row[index] & WB != 0, table.handles_row[index]) for index in rows]
 
-    def _adopt_write(self, offset: int, data: bytes, before: list[int]) -> None:
+    def _adopt_write(self, offset: int, data: bytes, before: list[tuple[bool, int]]) -> None:
         """After a failed write: pages before the one that failed are new, that one and the others old.
 
         A new object exists before the old one is freed, so its handle differs; same-filled pages never fail.
@@ -243,21 +180,20 @@ class Lockstep:
     def read(self, offset: int, length: int, into: bool = False) -> None:
         """pread or pread_into: the model's bytes, or EIO when a block is bad."""
         bad = any(self._is_bad(index) for index, _, _ in self.model.spans(offset, length))
-        try:
-            if into:
-                buffer = bytearray(length)
-                found = bytes(buffer[: self.device.pread_into(offset, buffer)])
-            else:
-                found = self.device.pread(offset, length)
-        except ZramError as error:
+        found, error = attempt(self._pread_into if into else self.device.pread, offset, length)
+        if error is None:
+            assert not bad, "a bad block was read"
+            assert found == self.model.read(offset, length), f"pread({offset}, {length}) returned other bytes"
+        else:
             assert error.errno == errno.EIO, f"a read failed: {error}"
             assert bad, f"a read failed without a reason: {error}"
             self.failed_reads += 1
             self._adopt_accessed(offset, length)
-        else:
-            assert not bad, "a bad block was read"
-            assert found == self.model.read(offset, length), f"pread({offset}, {length}) returned other bytes"
         self._done()
+
+    def _pread_into(self, offset: int, length: int) -> bytes:
+        buffer = bytearray(length)
+        return bytes(buffer[: self.device.pread_into(offset, buffer)])
 
     def _adopt_accessed(self, offset: int, length: int) -> None:
         """After a failed read: how far it came shows in the access times and in bd_reads."""
@@ -278,14 +214,13 @@ class Lockstep:
         self._ranged(self.device.write_zeroes, self.model.write_zeroes, offset, length)
 
     def _ranged(self, real: Callable[[int, int], None], model: Callable[[int, int], None], at: int, size: int) -> None:
-        try:
-            real(at, size)
-        except ZramError as error:
-            assert error.errno == errno.EINVAL, f"a range: {error}"
-            assert at + size > len(self.model.data), f"a range within the device was refused: {error}"
-        else:
+        _, error = attempt(real, at, size)
+        if error is None:
             assert at + size <= len(self.model.data), "a range past the end was accepted"
             model(at, size)
+        else:
+            assert error.errno == errno.EINVAL, f"a range: {error}"
+            assert at + size > len(self.model.data), f"a range within the device was refused: {error}"
         self._done()
 
     # Passes and settings ------------------------------------------------------------------------------------------
@@ -302,13 +237,10 @@ class Lockstep:
         healthy = not self.driver.bad_blocks
         before, budget = stat(self.device, "bd_stat"), self.budget
         candidates = model.candidates(ranges)
-        failed = None
-        try:
-            self.store("writeback", text)
-        except ZramError as error:
-            failed = error.errno
+        _, error = attempt(self.store, "writeback", text)
+        failed = None if error is None else error.errno
         if healthy:
-            free = self.blocks - model.count(Place.BLOCK)
+            free = self.blocks - model.totals().bd_count // model.units
             expected, self.budget = model.write_back(ranges, budget, free, self.batch)
             assert failed == expected, f"writeback {text}: errno {failed}, not {expected}"
         else:
@@ -333,14 +265,13 @@ class Lockstep:
         words += [f"threshold={threshold}"] if threshold else []
         words += [f"max_pages={max_pages}"] if max_pages is not None else []
         refused = self.secondary is None or threshold >= self.model.huge_class_size
-        try:
-            self.store("recompress", " ".join([*words, "priority=1"]))
-        except ZramError as error:
-            assert error.errno == errno.EINVAL, f"recompress: {error}"
-            assert refused, f"recompress was refused: {error}"
-        else:
+        _, error = attempt(self.store, "recompress", " ".join([*words, "priority=1"]))
+        if error is None:
             assert not refused, "recompress accepted what it must refuse"
             self.model.recompress(mode, 1, threshold, max_pages)
+        else:
+            assert error.errno == errno.EINVAL, f"recompress: {error}"
+            assert refused, f"recompress was refused: {error}"
         self._done(deep=True)
 
     def set_budget(self, limit: int | None) -> None:
@@ -392,18 +323,24 @@ class Lockstep:
     def compare_counters(self) -> None:
         """mm_stat, bd_stat and io_stat against the model."""
         model, mm = self.model, stat(self.device, "mm_stat")
-        expected: dict[str, Any] = {
-            "orig_data_size": (mm[0], model.orig_data_size),
-            "compr_data_size": (mm[1], model.compr_data_size),
-            "same_pages": (mm[5], model.same_pages),
-            "huge_pages": (mm[7], model.huge_pages),
-            "huge_pages_since": (mm[8], model.huge_pages_since),
-            "bd_stat": (stat(self.device, "bd_stat"), [model.bd_count, model.bd_reads, model.bd_writes]),
-            "io_stat": (
-                stat(self.device, "io_stat"), [self.failed_reads, self.failed_writes, 0, model.notify_free]),
-        }  # fmt: skip
-        for name, (real, wanted) in expected.items():
-            assert real == wanted, f"{name} is {real}, the model says {wanted}"
+        real = {
+            "mm_stat without memory": [mm[0], mm[1], mm[5], mm[7], mm[8]],
+            "bd_stat": stat(self.device, "bd_stat"),
+            "io_stat": stat(self.device, "io_stat"),
+        }
+        totals = model.totals()
+        wanted = {
+            "mm_stat without memory": [
+                totals.orig_data_size,
+                totals.compr_data_size,
+                totals.same_pages,
+                totals.huge_pages,
+                model.huge_pages_since,
+            ],
+            "bd_stat": [totals.bd_count, model.bd_reads, model.bd_writes],
+            "io_stat": [self.failed_reads, self.failed_writes, 0, model.notify_free],
+        }
+        assert real == wanted, f"counters: {real}, the model says {wanted}"
 
     def _page(self, index: int) -> Page:
         """A row as the model would write it down."""

@@ -40,6 +40,17 @@ class Page:
     ac_time: int = 0
 
 
+@dataclass(slots=True)
+class Totals:
+    """What the stats files say of the pages as they are now: bytes, pages, and blocks in units of 4 KiB."""
+
+    orig_data_size: int = 0
+    compr_data_size: int = 0
+    same_pages: int = 0
+    huge_pages: int = 0
+    bd_count: int = 0
+
+
 WANTED: dict[str, Callable[[Page], bool]] = {
     "idle": lambda page: page.idle,
     "huge": lambda page: page.huge,
@@ -82,34 +93,21 @@ class DeviceModel:
 
     # What the stats files say -------------------------------------------------------------------------------------
 
-    def count(self, *places: Place) -> int:
-        """Pages in one of these places."""
-        return sum(page.place in places for page in self.pages)
-
-    @property
-    def orig_data_size(self) -> int:
-        """Bytes of all pages that are somewhere."""
-        return (self.nr_pages - self.count(Place.NOWHERE)) * self.page_size
-
-    @property
-    def compr_data_size(self) -> int:
-        """Bytes of the objects in the pool."""
-        return sum(page.size for page in self.pages if page.place is Place.POOL)
-
-    @property
-    def same_pages(self) -> int:
-        """Same-filled pages."""
-        return self.count(Place.SAME)
-
-    @property
-    def huge_pages(self) -> int:
-        """Pages stored uncompressed, in the pool."""
-        return sum(page.huge and page.place is Place.POOL for page in self.pages)
-
-    @property
-    def bd_count(self) -> int:
-        """Blocks in use, in units of 4 KiB."""
-        return self.count(Place.BLOCK) * self.units
+    def totals(self) -> Totals:
+        """Add up all pages."""
+        totals = Totals()
+        for page in self.pages:
+            if page.place is Place.NOWHERE:
+                continue
+            totals.orig_data_size += self.page_size
+            if page.place is Place.SAME:
+                totals.same_pages += 1
+            elif page.place is Place.BLOCK:
+                totals.bd_count += self.units
+            else:
+                totals.compr_data_size += page.size
+                totals.huge_pages += page.huge
+        return totals
 
     # I/O ----------------------------------------------------------------------------------------------------------
 
