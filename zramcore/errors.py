@@ -10,7 +10,6 @@ import errno as _errno
 import os
 from collections.abc import Iterable
 
-
 _NAMES = {**_errno.errorcode, _errno.EOPNOTSUPP: "EOPNOTSUPP", _errno.EDEADLK: "EDEADLK"}
 
 
