@@ -15,7 +15,7 @@ from .backing import BackingStore
 from .budget import WriteBudget
 from .datapath import DataPath
 from .device_file import DeviceFile
-from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoMemory, NoSpace, PluginFault, ZramError, did_you_mean
+from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoMemory, NoSpace, PluginFault, ZramError
 from .interfaces import Allocator, Buffer, Catalogue
 from .slot_table import SlotTable
 from .stats import Stats
@@ -60,7 +60,7 @@ class Device:
         self.disksize = 0
         self.holders = 0
         self.stats = Stats()
-        self.zcomp = ZcompConfig(catalogue.compressors)
+        self.zcomp = ZcompConfig(catalogue)
         self.backing: BackingStore | None = None
         self.budget = WriteBudget()
         self.writeback_batch_size = DEFAULT_BATCH_SIZE
@@ -98,7 +98,7 @@ class Device:
     def choose_allocator(self, name: str) -> None:
         """Use this allocator from the next disksize on. Raises InvalidValue (EINVAL), DeviceBusy (EBUSY)."""
         if name not in self.catalogue.allocators:
-            raise InvalidValue(f"there is no allocator {name!r}", hint=did_you_mean(name, self.catalogue.allocators))
+            raise InvalidValue(f"there is no allocator {name!r}", hint=self.catalogue.hint("allocators", name))
         with self.init_lock:
             self.check_uninitialized()
             self.allocator_name = name

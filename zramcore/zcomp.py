@@ -8,11 +8,11 @@ itself, when disksize is set.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .errors import InvalidValue, PluginFault, TooLong, ZramError, did_you_mean
-from .interfaces import Buffer, Compressor, CompressorContext, CompressorParams
+from .interfaces import Buffer, Catalogue, Compressor, CompressorContext, CompressorParams
 
 NR_PRIORITIES = 4
 PRIMARY = 0
@@ -23,8 +23,9 @@ MAX_NAME = 128
 class ZcompConfig:
     """What comp_algorithm, recomp_algorithm and algorithm_params have chosen, before the device is initialised."""
 
-    def __init__(self, compressors: Mapping[str, type[Compressor]]) -> None:
-        self._compressors = compressors
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._compressors = catalogue.compressors
         self.forget()
 
     def forget(self) -> None:
@@ -38,10 +39,8 @@ class ZcompConfig:
         if len(name) >= MAX_NAME:
             raise TooLong(f"the name of an algorithm has fewer than {MAX_NAME} characters", value=name)
         if name not in self._compressors:
-            package = " (pip install zramcore-lzo)" if name in ("lzo", "lzo-rle") else ""
-            raise InvalidValue(
-                f"there is no compression algorithm {name!r}{package}", hint=did_you_mean(name, self._compressors)
-            )
+            hint = self._catalogue.hint("compressors", name)
+            raise InvalidValue(f"there is no compression algorithm {name!r}", hint=hint)
 
     def choose(self, priority: int, name: str) -> None:
         """Set the algorithm of a priority and forget its parameters (mm tree, August 2026)."""

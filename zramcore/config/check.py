@@ -158,7 +158,11 @@ class _DeviceCheck:
         text = setting.texts[0]
         prefix, colon, _ = text.partition(":")
         if colon and "/" not in prefix and prefix not in drivers and not os.path.exists(text):
-            self.wrong(setting.where, f"there is no backing driver {prefix!r}", hint=did_you_mean(prefix, drivers))
+            self.wrong(
+                setting.where,
+                f"there is no backing driver {prefix!r}",
+                hint=self.catalogue.hint("backing_drivers", prefix),
+            )
             return
         driver, spec = parse_backing_spec(text, drivers, self.device.page_size)
         read_options(f"backing driver {driver.name}", driver.options, spec.options)
@@ -171,7 +175,7 @@ class _DeviceCheck:
     def policy(self, policy: PolicyConfig) -> None:
         kind = self.catalogue.policies.get(policy.name)
         if kind is None:
-            hint = did_you_mean(policy.name, self.catalogue.policies)
+            hint = self.catalogue.hint("policies", policy.name)
             self.wrong(policy.where, f"there is no policy {policy.name!r}", hint=hint)
             return
         owner = f"policy {policy.name}"
@@ -289,18 +293,18 @@ def _text(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
 
 
 def _compressor(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
-    yield from _name(value, "compression algorithm", catalogue.compressors, catalogue)
+    yield from _name(value, "compression algorithm", "compressors", catalogue)
 
 
 def _allocator(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
-    yield from _name(value, "allocator", catalogue.allocators, catalogue)
+    yield from _name(value, "allocator", "allocators", catalogue)
 
 
-def _name(value: object, word: str, known: Mapping[str, object], catalogue: Catalogue) -> Iterator[_Problem]:
+def _name(value: object, word: str, family: str, catalogue: Catalogue) -> Iterator[_Problem]:
     problems = list(_text(value, catalogue))
     yield from problems
-    if not problems and value not in known:
-        yield f"there is no {word} {value!r}", did_you_mean(str(value), known)
+    if not problems and value not in getattr(catalogue, family):
+        yield f"there is no {word} {value!r}", catalogue.hint(family, str(value))
 
 
 def _show(value: object) -> str:
