@@ -2,8 +2,10 @@
 
 The data are copied to a spool first (memory, beyond SPOOL_MEMORY a temporary file without a name), with a digest of
 each chunk: a file or a process may change while the trial runs, and what comes back from a device is compared with
-what was taken. Every file starts on a page of its own and its last page is filled up with zeroes, as the page cache
-and a file system keep it; `Corpus.padding` says how many zeroes that made.
+what was taken.
+
+Files follow one another without gaps; only the last page of all is filled up with zeroes (`Corpus.padding`). Starting
+each file on a page of its own would fill a fifth of a Python installation with zeroes, and the ratio with hot air.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ SPOOL_MEMORY = 64 << 20
 
 Unreadable = Callable[[str, OSError], None]
 Extent = tuple[str, Iterator[bytes]]
-"""A file (or run of memory pages): its name, and its contents piece by piece."""
+"""A file (or a mapping of a process): its name, and its contents piece by piece."""
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Corpus:
     size: int = 0
     digests: list[bytes] = field(default_factory=list)
     sources: int = 0
-    """Files, and runs of pages of a process, that are in it."""
+    """Files, and mappings of a process, that are in it."""
     padding: int = 0
     truncated: bool = False
     """Whether the size limit left something out."""
@@ -88,8 +90,7 @@ def _fill(corpus: Corpus, extents: Callable[[Unreadable], Iterable[Extent]], lim
     pending = bytearray()
 
     def put(data: bytes | memoryview) -> None:
-        nonlocal pending
-        pending += data
+        pending.extend(data)
         corpus.size += len(data)
         while len(pending) >= CHUNK:
             flush(CHUNK)
@@ -118,10 +119,8 @@ def _fill(corpus: Corpus, extents: Callable[[Unreadable], Iterable[Extent]], lim
             unreadable(name, error)
         if corpus.size > start:
             corpus.sources += 1
-        if corpus.size % PAGE:
-            missing = PAGE - corpus.size % PAGE
-            corpus.padding += missing
-            put(bytes(missing))
+    corpus.padding = -corpus.size % PAGE
+    put(bytes(corpus.padding))
     if pending:
         flush(len(pending))
 

@@ -67,9 +67,9 @@ def command(
     sources = list(paths) or ([] if pid else python_installation())
 
     def extents(unreadable: Unreadable) -> Iterator[Extent]:
-        yield from file_extents(sources, unreadable)
         if pid:
-            yield from process_extents(pid)
+            yield from process_extents(pid)  # first, so that its pages stay pages
+        yield from file_extents(sources, unreadable)
 
     with contextlib.closing(gather(extents, size, folder)) as corpus:
         _report_unreadable(corpus)
@@ -80,7 +80,7 @@ def command(
         if as_json:
             click.echo(json.dumps(_as_json(corpus, results), indent=2))
         else:
-            _print(_source_line(corpus, sources, pid), results)
+            _print(_source_line(corpus, paths, pid), results)
     for result in results:
         if not result.verified:
             complain(
@@ -154,18 +154,17 @@ def _as_json(corpus: Corpus, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
+    return f"{size / (1 << 20):.1f}\N{NO-BREAK SPACE}MiB"
 
 
-def _source_line(corpus: Corpus, sources: Sequence[Path], pid: int | None) -> str:
+def _source_line(corpus: Corpus, paths: Sequence[Path], pid: int | None) -> str:
     """What was tried, in a sentence."""
-    names = [click.format_filename(path) for path in sources]
+    names = [f"the memory of process {pid}"] if pid else []
+    names += [click.format_filename(path) for path in paths]
     if len(names) > 3:
         names = [*names[:2], f"{len(names) - 2} more"]
-    names += [f"the memory of process {pid}"] if pid else []
-    padding = f", of which {_mib(corpus.padding)} fill up the last pages of files" if corpus.padding else ""
     rest = "; the rest is left out, --size sets the limit" if corpus.truncated else ""
-    return f"data: {_mib(corpus.size)} from {', '.join(names)}{padding}{rest}"
+    return f"data: {_mib(corpus.size)} from {', '.join(names) or 'this Python installation'}{rest}"
 
 
 HEADINGS = (("", "ratio", "same-", "huge", "memory", "freed by", "write", "read"),
@@ -179,7 +178,7 @@ def _print(source: str, results: Sequence[Result]) -> None:
     for row in (*HEADINGS, *(_row(result) for result in results)):
         name, ratio, same, huge, used, freed, write, read = row
         line = f"{name:<12} {ratio:>6} {same:>7} {huge:>7} {used:>11} {freed:>11} {write:>7} {read:>7}"
-        click.echo(line.rstrip())
+        click.echo(_plain(line.rstrip()))
     click.echo()
     for result in results:
         end = "every byte verified" if result.verified else "DATA CAME BACK DIFFERENT"
@@ -213,4 +212,10 @@ def _speed(us_per_page: float) -> str:
 
 
 def _wrap(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return _plain(lines)
+
+
+def _plain(text: str) -> str:
+    """The no-break spaces between numbers and units have done their work when lines are broken."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
