@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError
+from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError, errno_name
 from .interfaces import PolicyTarget, Tick, WritebackPolicy
 
 log = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class Scheduler:
             target.store(attribute, value)
         except OSError as error:
             if attribute == "writeback" and _is_normal_end(target, error):
-                return WriteResult(attribute, value, ended=errno.errorcode.get(error.errno or 0, str(error.errno)))
+                return WriteResult(attribute, value, ended=errno_name(error.errno or 0))
             return WriteResult(attribute, value, error=_sentence(error))
         return WriteResult(attribute, value)
 
@@ -268,7 +268,7 @@ def _describe(policy: WritebackPolicy, failure: Exception) -> str:
 def _sentence(error: OSError) -> str:
     if isinstance(error, ZramError):
         return f"{error.reason} ({error.errno_name})"
-    return f"{error.strerror or error} ({errno.errorcode.get(error.errno or 0, str(error.errno))})"
+    return f"{error.strerror or error} ({errno_name(error.errno or 0)})"
 
 
 def _is_normal_end(target: PolicyTarget, error: OSError) -> bool:
