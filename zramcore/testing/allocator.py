@@ -1,10 +1,10 @@
 """Conformance of an Allocator, for pytest::
 
-    from zramcore.testing.allocator import AllocatorConformance
+from zramcore.testing.allocator import AllocatorConformance
 
-    class TestMine(AllocatorConformance):
-        def make(self, page_size, max_objects):
-            return Mine(page_size, max_objects)
+class TestMine(AllocatorConformance):
+    def make(self, page_size, max_objects):
+        return Mine(page_size, max_objects)
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class AllocatorConformance:
         assert all(handle > 0 for handle in kept.values())
         for size, handle in kept.items():
             assert self.get(allocator, handle, size) == content(size, size)
-        assert 0 < allocator.pages_used
+        assert allocator.pages_used > 0
         for handle in kept.values():
             allocator.free(handle)
         assert allocator.pages_used == 0
@@ -124,9 +124,11 @@ class AllocatorConformance:
         buffer.extend(b"not exported any more")
 
     def test_a_freed_place_is_used_again(self, allocator: Allocator, page_size: int) -> None:
+        data = content(1, page_size)
         for number in range(2000):
-            handle = self.put(allocator, content(number, page_size - number % 50))
-            assert self.get(allocator, handle, 30) == content(number, page_size - number % 50)[:30]
+            size = page_size - number % 50
+            handle = self.put(allocator, data[:size])
+            assert self.get(allocator, handle, size) == data[:size]
             allocator.free(handle)
         assert allocator.pages_used == 0
 
@@ -148,12 +150,11 @@ class AllocatorConformance:
         assert self.get(allocator, other, 700) == content(2, 700)
 
     def test_max_objects(self, page_size: int) -> None:
-        """As many objects as asked for fit, and after freeing one there is room for one."""
+        """As many objects as asked for fit, one more is ENOMEM, and after freeing one there is room for one."""
         allocator = self.make(page_size, 50)
         handles = [self.put(allocator, content(number, 64)) for number in range(50)]
         with pytest.raises(NoMemory) as caught:
-            for _ in range(1000):
-                allocator.alloc(64)
+            allocator.alloc(64)
         assert caught.value.errno == errno.ENOMEM
         assert self.get(allocator, handles[7], 64) == content(7, 64)
         allocator.free(handles[7])
@@ -245,15 +246,15 @@ class AllocatorConformance:
         assert allocator.peak_pages == 0
 
     def test_store_without_handles_left(self, page_size: int) -> None:
-        """Allocators may keep a margin beyond max_objects; when that is used up `handles` is short."""
+        """When handles run out, what was stored is reported and the rest keeps its old objects."""
         allocator = self.make(page_size, 10)
         old = self.put(allocator, content(1, 40))
-        data = [content(number, 40) for number in range(2000)]
+        data = [content(number, 40) for number in range(12)]
         handles: list[int] = []
-        allocator.store(data, [0] * 1999 + [old], 0, handles)
-        assert 9 <= len(handles) < 2000
+        allocator.store(data, [0] * 11 + [old], 0, handles)
+        assert len(handles) == 9
         assert self.get(allocator, old, 40) == content(1, 40)
-        assert [self.get(allocator, handle, 40) for handle in handles] == data[: len(handles)]
+        assert [self.get(allocator, handle, 40) for handle in handles] == data[:9]
         assert allocator.store_one(b"x", 0) == 0
         allocator.close()
 

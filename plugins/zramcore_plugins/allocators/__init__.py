@@ -8,6 +8,8 @@ from zramcore.interfaces import Allocator
 from .malloc import Malloc
 from .zsmalloc import Zsmalloc
 
+__all__ = ["Malloc", "Zsmalloc", "zramcore_allocators"]
+
 
 @hookimpl
 def zramcore_allocators() -> list[type[Allocator]]:

@@ -20,7 +20,9 @@ def can_compact(pool_class: ClassState) -> int:
 
 
 def compact_class(pool_class: ClassState, arena: Arena[Zspage], positions: memoryview) -> None:
-    """Compact a class; the caller holds the pool's lock, and counts the pages again afterwards."""
+    """Compact a class; the caller holds the pool's lock, and sees by `zspages` what was freed.
+
+    An interrupt may end it anywhere: both zspages at hand go back where they belong."""
     spare_zspages = can_compact(pool_class) // pool_class.pages
     if not spare_zspages:
         return
@@ -95,5 +97,5 @@ def put_back(zspage: Zspage, arena: Arena[Zspage]) -> None:
         if zspage.group == UNLISTED:
             pool_class.link(zspage, pool_class.groups[zspage.inuse])
     else:
-        pool_class.zspages -= 1
         arena.release(zspage.base, pool_class.pages)
+        pool_class.zspages -= 1

@@ -23,7 +23,7 @@ class Zspage:
     its handle word (0 ends the chain). `fresh`: payload offset of the first object never used; 0 when all were.
     """
 
-    __slots__ = ("base", "fresh", "free", "group", "inuse", "next", "prev", "pool_class")
+    __slots__ = ("base", "free", "fresh", "group", "inuse", "next", "pool_class", "prev")
 
     base: int
     fresh: int
