@@ -66,10 +66,34 @@ def _read(shell: Shell, arguments: list[str], streams: Streams) -> int:
     return int(not line)
 
 
-def _test(shell: Shell, arguments: list[str], streams: Streams) -> int:
+def _bracket(shell: Shell, arguments: list[str], streams: Streams) -> int:
     if arguments[-1:] != ["]"]:
         raise Usage("[ EXPRESSION ]")
     return int(not _is_true(shell, arguments[:-1]))
+
+
+def _test(shell: Shell, arguments: list[str], streams: Streams) -> int:
+    return int(not _is_true(shell, arguments))
+
+
+def _local(shell: Shell, arguments: list[str], streams: Streams) -> int:
+    """Names are global all the same: functions do not have variables of their own."""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals:
+            shell.variables[name] = value
+    return 0
+
+
+def _seq(shell: Shell, arguments: list[str], streams: Streams) -> int:
+    try:
+        numbers = [int(text) for text in arguments]
+        first, step, last = {1: (1, 1, *numbers), 2: (numbers[0], 1, numbers[-1]), 3: tuple(numbers)}[len(numbers)]
+        span = range(first, last + (1 if step > 0 else -1), step)
+    except (ValueError, KeyError, IndexError):
+        raise Usage("seq [FIRST [STEP]] LAST") from None
+    streams.out.write("".join(f"{number}\n" for number in span))
+    return 0
 
 
 _COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
@@ -83,6 +107,10 @@ _COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
 
 
 def _is_true(shell: Shell, words: list[str]) -> bool:
+    for connective, combine in (("-o", any), ("-a", all)):
+        if connective in words:
+            at = words.index(connective)
+            return combine(_is_true(shell, part) for part in (words[:at], words[at + 1 :]))
     if words[:1] == ["!"]:
         return not _is_true(shell, words[1:])
     if len(words) < 2:
@@ -110,7 +138,10 @@ BUILTINS: Mapping[str, Run] = {
     "set": _set,
     "eval": _eval,
     "read": _read,
-    "[": _test,
+    "[": _bracket,
+    "test": _test,
+    "local": _local,
+    "seq": _seq,
     ":": lambda shell, arguments, streams: 0,
     "true": lambda shell, arguments, streams: 0,
     "false": lambda shell, arguments, streams: 1,

@@ -1,11 +1,12 @@
 """Runs the tree of a script: expansion, control flow, pipes and redirections. What commands do is given from outside.
 
 Everything runs in this process and in order: the stages of a pipe one after the other, each on the whole output of
-the one before it.
+the one before it; a command followed by `&` at once (only a `hold` then lasts while the script goes on).
 """
 
 from __future__ import annotations
 
+import fnmatch
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from .errors import ZramError, did_you_mean
 from .script_expand import Expander
 from .script_tree import (
     AndOr,
+    Case,
     Command,
     For,
     Function,
@@ -29,9 +31,6 @@ from .script_tree import (
     While,
     Word,
 )
-
-BACKGROUND = ("hold", "zt")
-"""The commands that may be followed by `&`: those that hold a device open while the script goes on."""
 
 _MAX_DEPTH = 100
 """Calls of functions within functions, far below what Python's own stack allows."""
@@ -105,7 +104,8 @@ class Shell:
     line: int = 0
     _tested: int = field(default=0, init=False)
     _depth: int = field(default=0, init=False)
-    _background: bool = field(default=False, init=False)
+    in_background: bool = field(default=False, init=False)
+    """Whether the command that runs now was followed by `&`."""
 
     def run(self, tree: Sequence, streams: Streams) -> int:
         """Run a script to its end or its `exit`; returns its status. Raises ScriptError where it makes no sense."""
@@ -129,17 +129,12 @@ class Shell:
         for item in tree.items:
             self._and_or(item, streams)
 
-    @property
-    def in_background(self) -> bool:
-        """Whether the command that runs now was followed by `&`."""
-        return self._background
-
     def _and_or(self, item: AndOr, streams: Streams) -> None:
-        self._background, kept = item.background, self._background
+        self.in_background, kept = item.background, self.in_background
         try:
             self._and_or_here(item, streams)
         finally:
-            self._background = kept
+            self.in_background = kept
 
     def _and_or_here(self, item: AndOr, streams: Streams) -> None:
         with self._testing(bool(item.rest)):
@@ -205,9 +200,15 @@ class Shell:
         else:
             self._redirected(command.redirections, streams, lambda inner: self._compound(command, inner))
 
-    def _compound(self, command: Group | For | While | If, streams: Streams) -> None:
+    def _compound(self, command: Group | For | While | If | Case, streams: Streams) -> None:
         if isinstance(command, Group):
-            self.sequence(command.body, streams)
+            if command.subshell:
+                with self._subshell():
+                    self.sequence(command.body, streams)
+            else:
+                self.sequence(command.body, streams)
+        elif isinstance(command, Case):
+            self._case(command, Expander(self, streams), streams)
         elif isinstance(command, If):
             self._if(command, streams)
         elif isinstance(command, For):
@@ -248,6 +249,14 @@ class Shell:
         self.status = 0
         if command.otherwise is not None:
             self.sequence(command.otherwise, streams)
+
+    def _case(self, command: Case, expander: Expander, streams: Streams) -> None:
+        subject = expander.text(command.subject)
+        self.status = 0
+        for patterns, body in command.branches:
+            if any(fnmatch.fnmatchcase(subject, expander.text(pattern)) for pattern in patterns):
+                self.sequence(body, streams)
+                return
 
     # Simple commands
 
@@ -313,12 +322,13 @@ class Shell:
         run = self.commands.get(name)
         if run is None:
             raise self.error(f"unknown command {name!r}", hint=did_you_mean(name, self.commands))
-        if self._background and name not in BACKGROUND:
-            raise self.error(f"{name!r} cannot run in the background", hint=f"only {', '.join(BACKGROUND)} can")
         try:
             self.status = run(self, arguments[1:], streams)
         except Usage as usage:
             raise self.error(f"usage: {usage}") from None
+        except OSError as error:
+            streams.err.write(f"{name}: {_message(error)}\n")
+            self.status = 1
 
     def _call_function(self, body: Command, arguments: list[str], streams: Streams) -> None:
         if self._depth >= _MAX_DEPTH:

@@ -28,7 +28,9 @@ _PAGE_TABLE = "# page compr_delta orig_delta mem_used_delta same_delta huge_delt
 def verdict(error: OSError) -> str:
     """An errno as scripts print it: `EINVAL (22, Invalid argument)`."""
     code = error.errno or errno.EIO
-    return f"{errno.errorcode.get(code, '?')} ({code}, {os.strerror(code)})"
+    # One number has two names on Linux; the kernel's is not the one that Python lists.
+    name = "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code, "?")
+    return f"{name} ({code}, {os.strerror(code)})"
 
 
 def whole(text: str, usage: str) -> int:
@@ -205,7 +207,7 @@ class Tool:
         seconds = whole(arguments[2], self.subcommands["hold"][1])
         streams.out.write(f"$ open({name}, {mode}) held {arguments[2]} s in background\n")
         try:
-            self.machine.hold(name, mode, seconds)
+            shell.variables["!"] = str(self.machine.hold(name, mode, seconds))
         except OSError as error:
             streams.out.write(f"hold [open] => {verdict(error)}\n")
             return 1

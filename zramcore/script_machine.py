@@ -134,6 +134,7 @@ class Entry:
 
 @dataclass
 class _Hold:
+    number: int
     name: str
     exclusive: bool
     until: float
@@ -159,6 +160,7 @@ class Machine:
         self._holds: list[_Hold] = []
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
+        self._opened = 0
 
     def close(self) -> None:
         """End all holds, reset every device and delete the files made."""
@@ -203,8 +205,10 @@ class Machine:
             return FileNode(self.names[name])
         raise missing(name)
 
-    def hold(self, name: str, mode: str, seconds: float = math.inf) -> None:
+    def hold(self, name: str, mode: str, seconds: float = math.inf) -> int:
         """Open a device and keep it open: `mode` starts with w (writable), e (read-only, exclusive) or r.
+
+        Returns the number of the hold, for `end_hold`.
 
         Raises FileNotFoundError, DeviceBusy (EBUSY) when it is held exclusively or used as a backing device.
         """
@@ -217,7 +221,17 @@ class Machine:
             close = device.open(writable=mode[:1] == "w").close
         else:
             close = _open_file(self.names[name], exclusive)
-        self._holds.append(_Hold(name, exclusive, self.clock.now() + seconds, close))
+        self._opened += 1
+        self._holds.append(_Hold(self._opened, name, exclusive, self.clock.now() + seconds, close))
+        return self._opened
+
+    def end_hold(self, number: int) -> bool:
+        """End one hold; False when it is over already."""
+        ended = [hold for hold in self._holds if hold.number == number]
+        for hold in ended:
+            self._holds.remove(hold)
+            hold.close()
+        return bool(ended)
 
     def release(self, name: str | None = None) -> None:
         """End the holds of a device, or all of them."""
@@ -287,7 +301,7 @@ class Machine:
 
     def _to_names(self, text: str) -> str:
         shown = text.removesuffix("\n")
-        for name, path in self.names.items():
+        for name, path in reversed(self.names.items()):
             if shown in (str(path), os.path.realpath(path)):
                 return name + "\n"
         return text

@@ -1,8 +1,9 @@
 """The grammar of `zramcore exec` scripts: a small subset of the POSIX shell, read into a tree.
 
-Simple commands with redirections, `;` `&` `&&` `||` `!` and pipes, `{ }` groups, functions, `for`, `while`, `until`
-and `if`; in words both kinds of quotes, `$name`, `${name:-text}`, `${name%pattern}`, `${name#pattern}`, `$(...)` and
-`$((...))`. Everything else of the shell (here-documents, backquotes, case, globs, ...) is refused with its line.
+Simple commands with redirections, `;` `&` `&&` `||` `!` and pipes, `{ }` and `( )` groups, functions, `for`, `while`,
+`until`, `if` and `case`; in words both kinds of quotes, `$name`, `${name:-text}`, `${name%pattern}`,
+`${name#pattern}`, `$(...)` and `$((...))`. Everything else of the shell (here-documents, backquotes, globs, ...) is
+refused with its line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from .script_tree import (
     AndOr,
     Arithmetic,
+    Case,
     Command,
     For,
     Function,
@@ -33,9 +35,9 @@ from .script_tree import (
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
-_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]|[#*@?$]")
+_PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]|[#*@?$!]")
 _REDIRECTION = re.compile(r"([0-2]?)(>>|>&|>|<)")
-_RESERVED = re.compile(r"(for|while|until|if|do|done|then|elif|else|fi|in|case|function|\{|\}|!)(?=[\s;&|()<>]|$)")
+_RESERVED = re.compile(r"(for|while|until|if|do|done|then|elif|else|fi|in|case|esac|function|\{|\}|!)(?=[\s;&|()<>]|$)")
 _BLANKS = re.compile(r"(?:[ \t]|\\\n)*")
 _DELIMITERS = " \t\n;&|<>()"
 
@@ -85,6 +87,8 @@ class _Reader:
     def newlines(self, also: str = "") -> None:
         while True:
             self.blanks()
+            if self.looking_at(";;"):
+                return
             if self.at < len(self.text) and self.text[self.at] in "\n" + also:
                 self.at += 1
             else:
@@ -105,8 +109,8 @@ class _Reader:
         items: list[AndOr] = []
         while True:
             self.newlines(";")
-            stop = self.at >= len(self.text) or self.looking_at(")")
-            if stop or self.reserved() in ("do", "done", "then", "elif", "else", "fi", "}"):
+            stop = self.at >= len(self.text) or self.looking_at(")") or self.looking_at(";;")
+            if stop or self.reserved() in ("do", "done", "then", "elif", "else", "fi", "}", "esac"):
                 return Sequence(tuple(items))
             items.append(self.and_or())
 
@@ -137,8 +141,12 @@ class _Reader:
     def command(self) -> Command:
         self.blanks()
         word = self.reserved()
-        if word in ("case", "function", "in"):
+        if word in ("function", "in"):
             raise self.error(f"{word!r} is not supported here")
+        if self.accept("("):
+            body = self.sequence()
+            self.expect(")", "(")
+            return Group(body, self.redirections(), subshell=True)
         if not word:
             return self.simple()
         self.at += len(word)
@@ -150,6 +158,8 @@ class _Reader:
             return self.for_loop()
         if word == "if":
             return self.conditional()
+        if word == "case":
+            return self.case()
         if word not in ("while", "until"):
             raise self.error(f"unexpected {word!r}")
         condition = self.sequence()
@@ -196,6 +206,35 @@ class _Reader:
             elif word != "fi":
                 raise self.error("expected 'fi' to end 'if'")
             return If(tuple(branches), otherwise, self.redirections())
+
+    def case(self) -> Case:
+        self.blanks()
+        subject = self.word()
+        self.newlines()
+        if self.reserved() != "in":
+            raise self.error("expected 'in' after the subject of 'case'")
+        self.at += 2
+        branches: list[tuple[tuple[Word, ...], Sequence]] = []
+        while True:
+            self.newlines()
+            if self.reserved() == "esac":
+                self.at += len("esac")
+                return Case(subject, tuple(branches), self.redirections())
+            self.accept("(")
+            patterns = [self.pattern()]
+            while self.accept("|"):
+                patterns.append(self.pattern())
+            if not self.accept(")"):
+                raise self.error("expected ')' after a pattern of 'case'")
+            branches.append((tuple(patterns), self.sequence()))
+            self.newlines()
+            self.accept(";;")
+
+    def pattern(self) -> Word:
+        self.blanks()
+        word = self.word()
+        self.blanks()
+        return word
 
     def redirections(self) -> tuple[Redirection, ...]:
         found: list[Redirection] = []
@@ -246,7 +285,7 @@ class _Reader:
     def function(self, words: list[Word]) -> Function:
         name = words[0].literal if len(words) == 1 else None
         if name is None or not self.accept("("):
-            raise self.error("unexpected '('", hint="sub-shells are not supported; use { }")
+            raise self.error("unexpected '('")
         self.blanks()
         if not self.accept(")"):
             raise self.error("unexpected '('", hint="a function is defined as name() { ...; }")

@@ -85,8 +85,11 @@ class Simple:
 
 @dataclass(frozen=True)
 class Group:
+    """`{ ...; }`, or `( ... )` when it runs in a sub-shell."""
+
     body: Sequence
     redirections: tuple[Redirection, ...] = ()
+    subshell: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,15 @@ class If:
 
     branches: tuple[tuple[Sequence, Sequence], ...]
     otherwise: Sequence | None
+    redirections: tuple[Redirection, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """The first branch with a pattern that matches the subject runs."""
+
+    subject: Word
+    branches: tuple[tuple[tuple[Word, ...], Sequence], ...]
     redirections: tuple[Redirection, ...] = ()
 
 
@@ -140,4 +152,4 @@ class Sequence:
     items: tuple[AndOr, ...] = field(default=())
 
 
-Command: TypeAlias = Simple | Group | For | While | If | Function
+Command: TypeAlias = Simple | Group | For | While | If | Case | Function

@@ -74,6 +74,7 @@ class Words:
             "release": self._release,
             "sleep": self._sleep,
             "wait": self._wait,
+            "kill": self._kill,
             "say": lambda shell, arguments, streams: _print(streams, f"\n### {' '.join(arguments)}"),
             "note": lambda shell, arguments, streams: _print(streams, f"# {' '.join(arguments)}"),
             "run": self._run,
@@ -149,8 +150,7 @@ class Words:
 
     def _census(self, shell: Shell, arguments: list[str], streams: Streams) -> int:
         streams.out.write("  block_state flags census:\n")
-        entry = self.machine.entry(shell.variables["DBG"])
-        text = entry.show() if entry is not None and entry.show is not None else ""
+        text = self.machine.read_text(shell.variables["DBG"])
         counts = Counter(line.split()[-1] for line in text.splitlines())
         for flags, count in sorted(counts.items()):
             streams.out.write(f"   {flags} {count}\n")
@@ -279,6 +279,12 @@ class Words:
     def _wait(self, shell: Shell, arguments: list[str], streams: Streams) -> int:
         self.machine.wait()
         return 0
+
+    def _kill(self, shell: Shell, arguments: list[str], streams: Streams) -> int:
+        if not arguments:
+            raise Usage("kill NUMBER... (of $!)")
+        ended = sum(self.machine.end_hold(whole(text, "kill NUMBER")) for text in arguments)
+        return int(ended < len(arguments))
 
     def _run(self, shell: Shell, arguments: list[str], streams: Streams) -> int:
         if not arguments:
