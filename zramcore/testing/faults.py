@@ -144,6 +144,12 @@ class FaultyDriver(BackingDriver):
         with cls._registry_lock:
             cls._drivers.clear()
 
+    @classmethod
+    def forget(cls, name: str) -> None:
+        """Forget one name and its contents."""
+        with cls._registry_lock:
+            cls._drivers.pop(name, None)
+
     # The script ---------------------------------------------------------------------------------------------------
 
     def fail_write(self, nth: int, fault: Fault, times: int = 1, stored: int = 0) -> None:
@@ -169,6 +175,15 @@ class FaultyDriver(BackingDriver):
     def fail_discards(self, fault: Fault | None) -> None:
         """Let every discard from now on fail with `fault`; None: none."""
         self._discard_fault = fault
+
+    def heal(self) -> None:
+        """Forget every failure that is still to come, bad blocks included."""
+        with self._lock:
+            self._write_faults.clear()
+            self._read_faults.clear()
+            self._short_reads.clear()
+        self._discard_fault = None
+        self.bad_blocks.clear()
 
     @property
     def writes(self) -> int:

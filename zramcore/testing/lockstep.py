@@ -35,7 +35,8 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> tuple[Any, ZramError |
 
 
 class Lockstep:
-    """A device and its model. Operations raise AssertionError where the two differ; `operations` counts them."""
+    """A device and its model. Operations raise AssertionError where the two differ; `operations` counts
+    them, and `faults_met` the reads and writes that failed as they should."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Lockstep:
         self.device = Device(self.catalogue, "zram0", page_size=page_size, clock=self.clock)
         self.medium = f"lockstep{next(_numbers)}"
         self.operations = 0
+        self.faults_met = 0
         self.failed_reads = self.failed_writes = 0
         self.budget: int | None = None
         self.batch = 32
@@ -109,6 +111,7 @@ class Lockstep:
         """Reset the device, so that nothing of it stays open."""
         with suppress(ZramError):
             self.device.reset()
+        FaultyDriver.forget(self.medium)
 
     def reset(self, compressed_writeback: bool = False) -> None:
         """Reset, check what is forgotten and what is kept, and start again."""
@@ -138,6 +141,7 @@ class Lockstep:
             assert error.errno == errno.EIO, f"a write failed: {error}"
             assert self.mem_limit or unreadable, f"a write failed without a reason: {error}"
             self.failed_writes += 1
+            self.faults_met += 1
             self._adopt_write(offset, data, before)
         self._done()
 
@@ -188,6 +192,7 @@ class Lockstep:
             assert error.errno == errno.EIO, f"a read failed: {error}"
             assert bad, f"a read failed without a reason: {error}"
             self.failed_reads += 1
+            self.faults_met += 1
             self._adopt_accessed(offset, length)
         self._done()
 
@@ -231,10 +236,16 @@ class Lockstep:
         self.model.mark_idle(age)
         self._done()
 
-    def writeback(self, text: str, ranges: Sequence[Range]) -> None:
-        """A pass; `ranges` is what `text` means."""
+    def writeback_failing(self, text: str, ranges: Sequence[Range], times: int, stored: int) -> None:
+        """A pass whose first `times` writes fail, after `stored` blocks of each have been written."""
+        self.driver.fail_write(1, errno.EIO, times, stored)
+        self.writeback(text, ranges, healthy=False)
+        self.driver.heal()
+
+    def writeback(self, text: str, ranges: Sequence[Range], healthy: bool = True) -> None:
+        """A pass; `ranges` is what `text` means. Unless the medium is `healthy`, what it managed is taken over."""
         model = self.model
-        healthy = not self.driver.bad_blocks
+        healthy = healthy and not self.driver.bad_blocks
         before, budget = stat(self.device, "bd_stat"), self.budget
         candidates = model.candidates(ranges)
         _, error = attempt(self.store, "writeback", text)

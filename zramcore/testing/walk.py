@@ -52,6 +52,7 @@ class Walk:
             self.wait: 8,
             self.writeback: 8,
             self.indexes: 4,
+            self.failing: 2,
             self.recompress: 5,
             self.budget: 2,
             self.batch: 1,
@@ -131,6 +132,11 @@ class Walk:
         if self.random.random() < 0.3:
             text, mode = self.random.choice(list(SEED_WORDS.items()))
         self.lockstep.writeback(text, [(0, everything, mode)])
+
+    def failing(self) -> None:
+        """A pass whose first writes fail, some after a part of the run is stored."""
+        ranges = [(0, self.lockstep.nr_pages, "idle_or_huge")]
+        self.lockstep.writeback_failing("3", ranges, self.random.randrange(1, 70), self.random.randrange(4))
 
     def indexes(self) -> None:
         """A pass over pages that are named, sometimes twice."""
