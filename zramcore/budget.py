@@ -18,11 +18,12 @@ class WriteBudget:
         """Whether nothing more may be submitted."""
         return self.enabled and self.limit <= 0
 
-    def charge(self, units: int) -> None:
-        """Take `units` from the budget, down to 0."""
+    def charge(self, units: int) -> int:
+        """Take `units` from the budget, down to 0; returns what was taken, which is 0 while it is not enabled."""
         with self._lock:
-            if self.enabled:
-                self.limit = max(0, self.limit - units)
+            taken = min(units, self.limit) if self.enabled else 0
+            self.limit -= taken
+            return taken
 
     def set_limit(self, units: int) -> None:
         """Write writeback_limit."""
@@ -30,7 +31,6 @@ class WriteBudget:
             self.limit = units
 
     def refund(self, units: int) -> None:
-        """Give back what a failed write was charged."""
+        """Give back what `charge` took for a write that failed."""
         with self._lock:
-            if self.enabled:
-                self.limit += units
+            self.limit += units

@@ -63,7 +63,7 @@ class DataPath(ReadPath):
         try:
             handle = self.allocator.store_one(data, self.limit_pages)
         except Exception as error:
-            raise self._fault(error) from error
+            raise self.allocator_fault(error) from error
         if not handle:
             raise NoMemory("no memory for the page", hint="raise mem_limit, or write pages back")
         self._replace_row(index, flags, handle)
@@ -88,7 +88,7 @@ class DataPath(ReadPath):
             try:
                 self.allocator.free(old_handle)
             except Exception as error:
-                raise self._fault(error) from error
+                raise self.allocator_fault(error) from error
         elif old_flags & WB:
             assert self.backing is not None
             self.backing.release(old_handle)
@@ -112,7 +112,7 @@ class DataPath(ReadPath):
         try:
             self.allocator.free_many(handles)
         except Exception as error:
-            raise self._fault(error) from error
+            raise self.allocator_fault(error) from error
 
     def write_pages(self, first: int, data: memoryview) -> None:
         """Write whole pages. Like a bio of the kernel, pages before one that fails stay written."""
@@ -172,7 +172,7 @@ class DataPath(ReadPath):
         try:
             self.allocator.store(objects, replaced, self.limit_pages, handles)
         except Exception as error:
-            raise self._fault(error) from error
+            raise self.allocator_fault(error) from error
         finally:
             done = len(handles)
             if done:
@@ -262,7 +262,7 @@ class DataPath(ReadPath):
             try:
                 return self.allocator.compact()
             except Exception as error:
-                raise self._fault(error) from error
+                raise self.allocator_fault(error) from error
 
     def close(self) -> None:
         """Stop all I/O and give the memory back; the backing store is the device's to close."""

@@ -82,7 +82,8 @@ class ReadPath:
         self._contexts = zcomp.contexts
         self._view = allocator.view
 
-    def _fault(self, error: Exception) -> ZramError:
+    def allocator_fault(self, error: Exception) -> ZramError:
+        """What to raise for an exception of the allocator."""
         if isinstance(error, ZramError):
             return error
         return PluginFault(self.allocator.name, f"{type(error).__name__}: {error}", hint="the request failed")
@@ -207,7 +208,7 @@ class ReadPath:
         try:
             objects = self.allocator.views(handles, sizes)
         except Exception as error:
-            raise self._fault(error) from error
+            raise self.allocator_fault(error) from error
         return self.zcomp.decompress(priority, objects, self.page_size)
 
     def _unpack(self, flag: int, block: Buffer) -> Buffer:

@@ -108,7 +108,10 @@ def _recompress_slot(path: DataPath, index: int, priority: int, threshold: int) 
         if not flags & PP_SLOT or current >= priority or size < threshold:
             return False, False
         old_handle = table.handles_row[index]
-        page: Buffer = path.allocator.view(old_handle, size)
+        try:
+            page: Buffer = path.allocator.view(old_handle, size)
+        except Exception as error:
+            raise path.allocator_fault(error) from error
         if not flags & HUGE:
             page = path.zcomp.decompress(current, [page], path.page_size)[0]
         flags &= ~(IDLE | PP_SLOT)
@@ -117,21 +120,33 @@ def _recompress_slot(path: DataPath, index: int, priority: int, threshold: int) 
         if not smaller_class or (threshold and len(data) >= threshold):
             table.flags_row[index] = flags | INCOMPRESSIBLE
             return True, False
+        handle = _store(path, data)
+        table.flags_row[index] = len(data) | priority << PRIORITY_SHIFT | (flags & ~(SIZE_MASK | PRIORITY_MASK | HUGE))
+        table.handles_row[index] = handle
+        table.ac_times_row[index] = 0
+        with path.stats.lock:
+            path.stats.compr_data_size += len(data) - size
+            if flags & HUGE:
+                path.stats.huge_pages -= 1
+        try:
+            path.allocator.free(old_handle)
+        except Exception as error:
+            raise path.allocator_fault(error) from error
+        return True, True
+
+
+def _store(path: DataPath, data: Buffer) -> int:
+    """A handle of a new object that holds `data`. mem_limit is not looked at and mem_used_max not raised (measured)."""
+    try:
         handle = path.allocator.alloc(len(data))
         try:
             path.allocator.write(handle, data)
         except BaseException:
             path.allocator.free(handle)
             raise
-        table.flags_row[index] = len(data) | priority << PRIORITY_SHIFT | (flags & ~(SIZE_MASK | PRIORITY_MASK | HUGE))
-        table.handles_row[index] = handle
-        table.ac_times_row[index] = 0
-        path.allocator.free(old_handle)
-        with path.stats.lock:
-            path.stats.compr_data_size += len(data) - size
-            if flags & HUGE:
-                path.stats.huge_pages -= 1
-        return True, True
+    except Exception as error:
+        raise path.allocator_fault(error) from error
+    return handle
 
 
 def _compress(path: DataPath, priority: int, page: Buffer) -> Buffer:

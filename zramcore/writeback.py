@@ -42,6 +42,8 @@ class Request:
     flags: int
     data: Buffer
     block: int = -1
+    charged: int = 0
+    """What the budget was charged for it."""
 
 
 @dataclass
@@ -116,8 +118,9 @@ class _Pass:
                     self._submit()
         finally:
             for request in outcome.requests:
-                self.store.release(request.block)
-                self.device.budget.refund(self.units)
+                if not self._has_its_block(request):
+                    self.store.release(request.block)
+                    self.device.budget.refund(request.charged)
             if self.spare is not None:
                 self.store.release(self.spare)
 
@@ -148,7 +151,7 @@ class _Pass:
             # No call between the two: a signal handler that raises finds the block in exactly one place.
             request.block, self.spare = self.spare, None
             outcome.requests.append(request)
-            budget.charge(self.units)
+            request.charged = budget.charge(self.units)
             if len(outcome.requests) >= self.device.writeback_batch_size:
                 return False
         return True
@@ -160,7 +163,11 @@ class _Pass:
             flags = table.flags_row[index]
             if not flags & PP_SLOT:
                 return None
-            return Request(index, flags, bytes(self.path.allocator.view(table.handles_row[index], flags & SIZE_MASK)))
+            try:
+                data = bytes(self.path.allocator.view(table.handles_row[index], flags & SIZE_MASK))
+            except Exception as error:
+                raise self.path.allocator_fault(error) from error
+            return Request(index, flags, data)
 
     def _unpack(self) -> None:
         """Turn objects into block contents; a page that cannot be decompressed stays in memory and is reported."""
@@ -194,7 +201,7 @@ class _Pass:
         """Give back the block and the budget of a request that was not written; its page stays in memory."""
         self.outcome.requests.remove(request)
         self.store.release(request.block)
-        self.device.budget.refund(self.units)
+        self.device.budget.refund(request.charged)
         self.outcome.error = error
 
     def _submit(self) -> None:
@@ -227,12 +234,21 @@ class _Pass:
             keep_size = size if self.device.compressed_writeback else 0
             table.flags_row[index] = WB | (flags & KEPT_FLAGS) | keep_size
             table.handles_row[index] = request.block
-            path.allocator.free(handle)
             with path.stats.lock:
                 path.stats.compr_data_size -= size
                 if flags & HUGE:
                     path.stats.huge_pages -= 1
+            try:
+                path.allocator.free(handle)
+            except Exception as error:
+                raise path.allocator_fault(error) from error
             return True
+
+    def _has_its_block(self, request: Request) -> bool:
+        """Whether a request was committed, whatever ended the pass after that: then the block is the slot's."""
+        table, index = self.path.table, request.index
+        with table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
+            return bool(table.flags_row[index] & WB) and table.handles_row[index] == request.block
 
 
 def _medium_error(error: OSError) -> ZramError:
