@@ -293,16 +293,23 @@ def test_an_interrupt_in_the_middle_closes_everything(
     assert os.listdir("/proc/self/fd") == files
 
 
+INTERRUPTIBLE = """
+import signal, sys
+from zramcore.cli import main
+# A shell that starts tests in the background has them ignore SIGINT, which a child inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_control_c_while_reading(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     child = subprocess.Popen(
-        [sys.executable, "-m", "zramcore", "try", str(fifo)],
+        [sys.executable, "-c", INTERRUPTIBLE, "try", str(fifo)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts tests in the background has them ignore SIGINT, which a child inherits.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with open(fifo, "wb"):  # opens when the child has opened it for reading: it waits for data from now on
         child.send_signal(signal.SIGINT)
@@ -441,6 +448,8 @@ def test_a_bar_is_drawn_on_a_terminal_only(mixed: Path) -> None:
     finally:
         os.close(terminal)
     assert child.returncode == 0
+    assert "taking the data: 2 MiB" in drawn
+    assert "lz4: writing back" in drawn
     assert "lz4: verifying" in drawn
     assert "100%" in drawn
     assert b"every" in out

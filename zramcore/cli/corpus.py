@@ -69,14 +69,20 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def gather(extents: Callable[[Unreadable], Iterable[Extent]], limit: int, folder: str) -> Corpus:
+def gather(
+    extents: Callable[[Unreadable], Iterable[Extent]],
+    limit: int,
+    folder: str,
+    progress: Callable[[int], None] = lambda size: None,
+) -> Corpus:
     """Take up to `limit` bytes (rounded up to a page) from `extents`; a large spool goes to `folder`.
 
-    `extents` is given a function to report what cannot be read. Raises InvalidValue (EINVAL) when there is nothing.
+    `extents` is given a function to report what cannot be read; `progress` is told the bytes taken so far, once a
+    chunk. Raises InvalidValue (EINVAL) when there is nothing.
     """
     corpus = Corpus(tempfile.SpooledTemporaryFile(SPOOL_MEMORY, dir=folder))  # noqa: SIM115 - Corpus.close
     try:
-        _fill(corpus, extents, -(-limit // PAGE) * PAGE)
+        _fill(corpus, extents, -(-limit // PAGE) * PAGE, progress)
         if not corpus.size:
             reasons = [f"{name}: {reason}" for name, reason in corpus.unreadable]
             raise InvalidValue("there is nothing to try: no data in what was given", hint="; ".join(reasons[:3]))
@@ -86,7 +92,12 @@ def gather(extents: Callable[[Unreadable], Iterable[Extent]], limit: int, folder
     return corpus
 
 
-def _fill(corpus: Corpus, extents: Callable[[Unreadable], Iterable[Extent]], limit: int) -> None:
+def _fill(
+    corpus: Corpus,
+    extents: Callable[[Unreadable], Iterable[Extent]],
+    limit: int,
+    progress: Callable[[int], None],
+) -> None:
     pending = bytearray()
 
     def put(data: bytes | memoryview) -> None:
@@ -100,6 +111,7 @@ def _fill(corpus: Corpus, extents: Callable[[Unreadable], Iterable[Extent]], lim
         del pending[:length]
         corpus.digests.append(digest(chunk))
         corpus.spool.write(chunk)
+        progress(corpus.size)
 
     def unreadable(name: str, error: OSError) -> None:
         corpus.unreadable.append((name, error.strerror or type(error).__name__))

@@ -6,17 +6,16 @@ import contextlib
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..interfaces import Compressor
 from ..parse import memparse_rest
 from ..registry import explain_miss
-from .common import EXIT_ERROR, complain, open_control, plugins_of
+from .common import EXIT_ERROR, catalogue_of, complain, open_control, plugins_of
 from .completion import complete_algorithms
 from .corpus import Corpus, Extent, Unreadable, file_extents, gather, python_installation
 from .process import process_extents
@@ -71,7 +70,9 @@ def command(
             yield from process_extents(pid)  # first, so that its pages stay pages
         yield from file_extents(sources, unreadable)
 
-    with contextlib.closing(gather(extents, size, folder)) as corpus:
+    with _counter() as count:
+        gathered = gather(extents, size, folder, count)
+    with contextlib.closing(gathered) as corpus:
         _report_unreadable(corpus)
         folder = scratch_folder(corpus.size)
         control = open_control(context)
@@ -94,7 +95,7 @@ def command(
 def _chosen(context: click.Context, comp: str | None) -> list[str]:
     """The algorithms to try, each once. Raises UnknownName (EINVAL) for one that is not installed."""
     plugins = plugins_of(context)
-    known: Mapping[str, type[Compressor]] = open_control(context).catalogue.compressors
+    known = catalogue_of(context).compressors
     if comp is None:
         names = [name for name in DEFAULT_ALGORITHMS if name in known] or list(known)
     elif comp == "all":
@@ -119,6 +120,18 @@ def _report_unreadable(corpus: Corpus) -> None:
 
 
 @contextlib.contextmanager
+def _counter() -> Iterator[Callable[[int], None]]:
+    """Shows how many bytes were taken, on stderr when that is a terminal; the line is gone afterwards."""
+    if not sys.stderr.isatty():
+        yield lambda size: None
+        return
+    try:
+        yield lambda size: click.echo(f"\rtaking the data: {size >> 20} MiB", nl=False, err=True)
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+@contextlib.contextmanager
 def _progress_bar(length: int) -> Iterator[Progress]:
     """A bar on stderr when that is a terminal, otherwise nothing."""
     if not sys.stderr.isatty():
@@ -129,6 +142,8 @@ def _progress_bar(length: int) -> Iterator[Progress]:
         def tell(what: str, done: int) -> None:
             bar.label = what.ljust(22)
             bar.update(done)
+            if not done:
+                bar.render_progress()
 
         yield tell
 
