@@ -14,7 +14,7 @@ from click.shell_completion import shell_complete
 
 from .. import __version__
 from . import completion, config, exec, plugins, run, try_
-from .common import PROGRAM, guarded, plugins_of
+from .common import EXIT_USAGE, PROGRAM, guarded, plugins_of
 
 COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
 
@@ -43,13 +43,22 @@ class Commands(click.Group):
         return next((command for command in added if command.name == cmd_name), None)
 
 
-@click.group(PROGRAM, cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    PROGRAM,
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name=PROGRAM)
-def root() -> None:
+@click.pass_context
+def root(context: click.Context) -> None:
     """Linux zram with idle and huge page writeback, in Python; every part is a plugin.
 
     Start with `zramcore try`: it shows what zram does with your own files.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(EXIT_USAGE)
 
 
 def main(args: Sequence[str] | None = None) -> int:

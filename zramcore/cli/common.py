@@ -23,6 +23,7 @@ DEBUG_VARIABLE = "ZRAMCORE_DEBUG"
 """Environment variable: when set and not empty, an unexpected exception also prints its traceback."""
 
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
