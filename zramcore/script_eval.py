@@ -29,10 +29,9 @@ from .script_tree import (
     Sequence,
     Simple,
     While,
-    Word,
 )
 
-_MAX_DEPTH = 100
+_MAX_DEPTH = 40
 """Calls of functions within functions, far below what Python's own stack allows."""
 
 
@@ -162,6 +161,8 @@ class Shell:
                 self._stages(stages, streams)
         if pipeline.negated:
             self.status = int(self.status == 0)
+        elif self.status and self.stop_on_error and not self._tested:
+            raise Exit(1)
 
     def _stages(self, stages: tuple[Command, ...], streams: Streams) -> None:
         text = streams.stdin
@@ -212,7 +213,10 @@ class Shell:
         elif isinstance(command, If):
             self._if(command, streams)
         elif isinstance(command, For):
-            words = self.arguments[:] if command.words is None else self._expand(command.words, streams)
+            expander = Expander(self, streams)
+            words = self.arguments[:]
+            if command.words is not None:
+                words = [text for word in command.words for text in expander.fields(word)]
             self.status = 0
             self._loop(command.body, streams, iter(words), command.name)
         else:
@@ -260,20 +264,27 @@ class Shell:
 
     # Simple commands
 
-    def _expand(self, words: tuple[Word, ...], streams: Streams) -> list[str]:
-        expander = Expander(self, streams)
-        return [text for word in words for text in expander.fields(word)]
-
     def _simple(self, command: Simple, streams: Streams) -> None:
         self.line = command.line
         expander = Expander(self, streams)
-        self.status = 0
+        arguments = [text for word in command.words for text in expander.fields(word)]
+        kept = {name: self.variables.get(name) for name, _ in command.assignments} if arguments else {}
         for name, word in command.assignments:
             self.variables[name] = expander.text(word)
-        arguments = self._expand(command.words, streams)
-        self._redirected(command.redirections, streams, lambda inner: self._call(arguments, inner))
-        if self.status and self.stop_on_error and not self._tested:
-            raise Exit(1)
+        if not arguments and not expander.substituted:
+            self.status = 0
+        try:
+            self._redirected(command.redirections, streams, lambda inner: self._call(arguments, inner))
+        finally:
+            self._restore(kept)
+
+    def _restore(self, kept: Mapping[str, str | None]) -> None:
+        """Variables that were set for one command only are as before it."""
+        for name, value in kept.items():
+            if value is None:
+                self.variables.pop(name, None)
+            else:
+                self.variables[name] = value
 
     def _redirected(
         self, redirections: tuple[Redirection, ...], streams: Streams, body: Callable[[Streams], None]
@@ -299,13 +310,18 @@ class Shell:
                 streams = replace(streams, out=text) if redirection.fd == 1 else replace(streams, err=text)
                 if target != "/dev/null":
                     written.append((target, redirection.operator == ">>", text))
-        body(streams)
-        for target, append, text in written:
-            try:
-                self.files.write_text(target, text.getvalue(), append)
-            except OSError as error:
-                streams.err.write(f"sh: write error: {_message(error)}\n")
-                self.status = 1
+        try:
+            body(streams)
+        finally:
+            for target, append, text in written:
+                self._write(target, text.getvalue(), append, streams)
+
+    def _write(self, target: str, text: str, append: bool, streams: Streams) -> None:
+        try:
+            self.files.write_text(target, text, append)
+        except OSError as error:
+            streams.err.write(f"sh: write error: {_message(error)}\n")
+            self.status = 1
 
     def call(self, arguments: list[str], streams: Streams) -> int:
         """Run one command with its arguments; returns its status. Raises ScriptError."""
@@ -326,6 +342,8 @@ class Shell:
             self.status = run(self, arguments[1:], streams)
         except Usage as usage:
             raise self.error(f"usage: {usage}") from None
+        except ScriptError:
+            raise
         except OSError as error:
             streams.err.write(f"{name}: {_message(error)}\n")
             self.status = 1

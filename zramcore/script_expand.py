@@ -21,6 +21,8 @@ class Expander:
     def __init__(self, shell: Shell, streams: Streams) -> None:
         self.shell = shell
         self.streams = streams
+        self.substituted = False
+        """Whether a `$(...)` was run: the status is then that of its last command."""
 
     def text(self, word: Word) -> str:
         """The word as one text, not split."""
@@ -63,6 +65,7 @@ class Expander:
             return self._variable(part)
         if isinstance(part, Arithmetic):
             return str(self._arithmetic(self.text(part.expression)))
+        self.substituted = True
         return self.shell.capture(part.body, self.streams).rstrip("\n")
 
     def _variable(self, part: Variable) -> str:

@@ -25,7 +25,10 @@ from .script_block import DISK, QUEUE, BlockFront
 
 _BLOCK_PATH = re.compile(r"/sys/block/([^/]+)/(.+)")
 _CLASS_PATH = re.compile(r"/sys/class/zram-control/(.+)")
-_DEBUG_PATH = re.compile(r"/sys/kernel/debug/zram/([^/]+)/block_state")
+_DEBUG_PATHS = {
+    "block_state": re.compile(r"/sys/kernel/debug/zram/([^/]+)/block_state"),
+    "zsmalloc_classes": re.compile(r"/sys/kernel/debug/zsmalloc/([^/]+)/classes"),
+}
 _SECTOR = 512
 
 
@@ -259,8 +262,9 @@ class Machine:
         self._expire()
         if match := _BLOCK_PATH.fullmatch(path):
             return self._block_entry(match.group(1), match.group(2))
-        if match := _DEBUG_PATH.fullmatch(path):
-            return self._device_entry(match.group(1), "block_state")
+        for name, pattern in _DEBUG_PATHS.items():
+            if match := pattern.fullmatch(path):
+                return self._device_entry(match.group(1), name)
         match = _CLASS_PATH.fullmatch(path)
         if match and match.group(1) == "hot_add":
             return Entry(lambda: self.control.show("hot_add"), None)

@@ -36,7 +36,7 @@ from .script_tree import (
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]|[#*@?$!]")
-_REDIRECTION = re.compile(r"([0-2]?)(>>|>&|>|<)")
+_REDIRECTION = re.compile(r"([0-9]?)(>>|>&|>|<)")
 _RESERVED = re.compile(r"(for|while|until|if|do|done|then|elif|else|fi|in|case|esac|function|\{|\}|!)(?=[\s;&|()<>]|$)")
 _BLANKS = re.compile(r"(?:[ \t]|\\\n)*")
 _DELIMITERS = " \t\n;&|<>()"
@@ -220,6 +220,8 @@ class _Reader:
             if self.reserved() == "esac":
                 self.at += len("esac")
                 return Case(subject, tuple(branches), self.redirections())
+            if self.at >= len(self.text):
+                raise self.error("expected 'esac' to end 'case'")
             self.accept("(")
             patterns = [self.pattern()]
             while self.accept("|"):
@@ -251,6 +253,8 @@ class _Reader:
             return None
         if self.text.startswith("<<", match.start(2)):
             raise self.error("here-documents are not supported")
+        if match.group(1) > "2":
+            raise self.error(f"cannot redirect {match.group(1)}", hint="there are 0, 1 and 2")
         self.at = match.end()
         operator = match.group(2)
         fd = int(match.group(1)) if match.group(1) else int(operator != "<")

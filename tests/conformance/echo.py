@@ -16,7 +16,7 @@ from compare import Difference, Outcome, normalise
 from differences import Explainer
 from guest import BANNER, Guest
 
-from zramcore.script import command_table
+from zramcore.script import ScriptError, command_table
 from zramcore.script_eval import Shell, Streams
 from zramcore.script_words import device_variables
 
@@ -86,7 +86,10 @@ class _Replay:
         """The lines that a command prints."""
         out = io.StringIO()
         self.shell.in_background = words[:2] == ("zt", "hold")
-        self.shell.call(list(words), Streams(io.StringIO(), out, out))
+        try:
+            self.shell.call(list(words), Streams(io.StringIO(), out, out))
+        except ScriptError as error:
+            out.write(f"({error})\n")
         return out.getvalue().removesuffix("\n").split("\n")
 
     def cat(self, path: str) -> str:

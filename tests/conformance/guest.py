@@ -5,7 +5,6 @@ awk and sed are this host's own, fed by pipes; everything else is played on the 
 
 from __future__ import annotations
 
-import re
 import struct
 import subprocess
 import uuid
@@ -15,7 +14,6 @@ from zramcore.script_data import PAGE, number
 from zramcore.script_eval import Run, Shell, Streams, Usage
 from zramcore.script_io import verdict
 from zramcore.script_text import KERNEL_RELEASE, read
-from zramcore_plugins.allocators.class_table import format_class_table
 
 DISK_SIZE = 64 << 20
 """Bytes of /dev/vda."""
@@ -29,27 +27,24 @@ _DISK_FILES = (
 )
 """What any disk has in sysfs beside the attributes of its driver."""
 
-_CLASSES = re.compile(r"/sys/kernel/debug/zsmalloc/(zram[0-9]+)/classes")
+
+_DEBUG_FILES = ("block_state", "zsmalloc_classes")
+"""Attributes that the kernel has in debugfs."""
 
 
 class Guest(Machine):
-    """A machine with /dev/vda, and the debugfs file of zsmalloc where the allocator tells as much."""
+    """A machine with /dev/vda, and the programs that the recorded scripts use."""
 
     def prepare(self) -> None:
         """What exists when a script starts."""
         self.make_file("/dev/vda", DISK_SIZE)
         self.control.hot_add()
 
-    def read_text(self, path: str) -> str:
-        match = _CLASSES.fullmatch(path)
-        if match:
-            for device in self.control.devices.values():
-                if device.name == match[1] and device.path is not None:
-                    return format_class_table(device.path.allocator.class_table())
-        return super().read_text(path)
-
     def commands(self) -> dict[str, Run]:
-        """The commands by name."""
+        """The commands by name. One that is used in a way that is not played here is refused with its line."""
+        return {name: _or_refuse(name, run) for name, run in self._commands().items()}
+
+    def _commands(self) -> dict[str, Run]:
         return {
             "dd": self._dd,
             "losetup": self._losetup,
@@ -146,7 +141,7 @@ class Guest(Machine):
         if path.removeprefix("/sys/block/") not in devices:
             return None
         ours = [name for name, attribute in self.control.attributes.items() if attribute.since != "-"]
-        return [*_DISK_FILES, *(name for name in ours if name != "block_state")]
+        return [*_DISK_FILES, *(name for name in ours if name not in _DEBUG_FILES)]
 
     def _filter(self, name: str) -> Run:
         """A filter of this host, on texts of the script's own."""
@@ -203,3 +198,13 @@ class Guest(Machine):
             streams.err.write(f"blkdiscard: {arguments[-1]}: {verdict(error).partition(', ')[2][:-1]}\n")
             return 1
         return 0
+
+
+def _or_refuse(name: str, run: Run) -> Run:
+    def guarded(shell: Shell, arguments: list[str], streams: Streams) -> int:
+        try:
+            return run(shell, arguments, streams)
+        except (ValueError, KeyError, IndexError) as error:
+            raise shell.error(f"{name} {' '.join(arguments)}: not understood ({error})") from error
+
+    return guarded
