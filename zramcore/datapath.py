@@ -20,7 +20,7 @@ from . import samefill
 from .errors import NoMemory
 from .interfaces import Buffer
 from .readpath import ReadPath
-from .slot_table import CHUNK_SHIFT, HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, allocated, holds_object
+from .slot_table import CHUNK_SHIFT, HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column, allocated, holds_object
 from .zcomp import PRIMARY
 
 
@@ -63,6 +63,8 @@ class DataPath(ReadPath):
         try:
             handle = self.allocator.store_one(data, self.limit_pages)
         except Exception as error:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise self.zcomp.fault(PRIMARY, TypeError(f"compress_page gave {type(data).__name__}")) from error
             raise self.allocator_fault(error) from error
         if not handle:
             raise NoMemory("no memory for the page", hint="raise mem_limit, or write pages back")
@@ -165,9 +167,15 @@ class DataPath(ReadPath):
         rows = table.flags[first : first + len(objects)]
         old_flags = rows.copy()
         old_handles = table.handles[first : first + len(objects)]
-        empty = not old_flags.any()
-        replaced = [0] * len(objects) if empty else np.where(holds_object(old_flags), old_handles, 0).tolist()
-        blocks = [] if empty else old_handles[(old_flags & WB) != 0].tolist()
+        blocks: list[int] = []
+        if not old_flags.any():
+            replaced = [0] * len(objects)
+        else:
+            replaced = old_handles.tolist()
+            written_back = (old_flags & WB) != 0
+            for position in np.flatnonzero(((old_flags & SIZE_MASK) == 0) | written_back).tolist():
+                replaced[position] = 0
+            blocks = old_handles[written_back].tolist()
         handles: list[int] = []
         try:
             self.allocator.store(objects, replaced, self.limit_pages, handles)
@@ -177,12 +185,12 @@ class DataPath(ReadPath):
             done = len(handles)
             if done:
                 if done < len(objects):
-                    kept, words = same < done, words[same < done]
-                    same = same[kept]
+                    words, same = words[same < done], same[same < done]
                     flags, old_flags = flags[:done], old_flags[:done]
                     blocks = old_handles[:done][(old_flags & WB) != 0].tolist()
                 table.handles[first : first + done] = handles
-                table.handles[first + same] = words
+                if len(same):
+                    table.handles[first + same] = words
                 rows[:done] = flags
                 table.ac_times[first : first + done] = self.clock.now()
                 table.touch(first, done)
@@ -192,35 +200,30 @@ class DataPath(ReadPath):
                     self.backing.release_many(blocks)
         return done
 
-    def _count_replaced(self, old: Any, new: Any) -> None:
+    def _count_replaced(self, old: Column, new: Column) -> None:
         """Move the counters from what rows held to what they hold."""
-        in_pool = holds_object(new)
-        huge = int(np.count_nonzero(new & HUGE))
+        stored, size, same, huge = tally(new)
+        old_stored, old_size, old_same, old_huge = tally(old) if old.any() else (0, 0, 0, 0)
         stats = self.stats
-        if old.any():
-            was = holds_object(old)
-            compr = int((old[was] & SIZE_MASK).sum(dtype=np.int64))
-            was_stored = int(np.count_nonzero(allocated(old)))
-            was_same = int(np.count_nonzero(old & SAME))
-            was_huge = int(np.count_nonzero(was & ((old & HUGE) != 0)))
-        else:
-            compr = was_stored = was_same = was_huge = 0
         with stats.lock:
-            stats.pages_stored += int(np.count_nonzero(allocated(new))) - was_stored
-            stats.compr_data_size += int((new & SIZE_MASK)[in_pool].sum(dtype=np.int64)) - compr
-            stats.same_pages += int(np.count_nonzero(new & SAME)) - was_same
-            stats.huge_pages += huge - was_huge
+            stats.pages_stored += stored - old_stored
+            stats.compr_data_size += size - old_size
+            stats.same_pages += same - old_same
+            stats.huge_pages += huge - old_huge
             stats.huge_pages_since += huge
 
     def write_partial(self, index: int, start: int, data: memoryview) -> None:
         """Change bytes `start` .. of one page: read, modify and write under the slot's lock."""
         with self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
             self._check_open()
-            flags = [self._flags_row[index]]
-            pages, missing = self._collect(index, flags, {})
-            if missing:
-                pages, missing = self._collect(index, flags, self._read_blocks(missing))
-            page = bytearray(pages[0])
+            flags = self._flags_row[index]
+            old = self._read_unusual(index, flags)
+            if old is None:
+                block = self._handles_row[index]
+                old = self._read_blocks([block])[block]
+                if flags & SIZE_MASK and not flags & HUGE:
+                    old = self._unpack(flags, old)
+            page = bytearray(old)
             page[start : start + len(data)] = data
             word = samefill.same_word(bytes(page))
             if word is None:
@@ -245,15 +248,22 @@ class DataPath(ReadPath):
                 table.handles[start:end] = 0
                 table.ac_times[start:end] = 0
                 self._count_replaced(old, rows)
-                self._free(handles[holds_object(old)].tolist())
                 blocks = handles[(old & WB) != 0].tolist()
                 if blocks:
                     assert self.backing is not None
                     self.backing.release_many(blocks)
+                self._free(handles[holds_object(old)].tolist())
         with self.stats.lock:
             self.stats.notify_free += count
         if count > 1:
+            self.trim()
+
+    def trim(self) -> None:
+        """Let the allocator give what is free back to the system. Raises PluginFault (EIO)."""
+        try:
             self.allocator.trim()
+        except Exception as error:
+            raise self.allocator_fault(error) from error
 
     def compact(self) -> int:
         """Compact the pool, with all slots locked: nobody holds a view of an object that moves. Returns pages freed."""
@@ -265,7 +275,22 @@ class DataPath(ReadPath):
                 raise self.allocator_fault(error) from error
 
     def close(self) -> None:
-        """Stop all I/O and give the memory back; the backing store is the device's to close."""
+        """Stop all I/O and give the memory back; the backing store is the device's to close. Raises PluginFault."""
         with self.table.lock_all():
             self.closed = True
-            self.allocator.close()
+            try:
+                self.allocator.close()
+            except Exception as error:
+                raise self.allocator_fault(error) from error
+
+
+def tally(flags: Column) -> tuple[int, int, int, int]:
+    """What rows hold: pages stored, bytes in the pool, same-filled pages, huge pages in the pool."""
+    in_pool, same = flags, 0
+    if (flags & (SAME | WB)).any():
+        in_pool = flags[holds_object(flags)]
+        stored, same = int(np.count_nonzero(allocated(flags))), int(np.count_nonzero(flags & SAME))
+    else:
+        stored = int(np.count_nonzero(flags & SIZE_MASK))
+    size = int((in_pool & SIZE_MASK).sum(dtype=np.int64))
+    return stored, size, same, int(np.count_nonzero(in_pool & HUGE))

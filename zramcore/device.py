@@ -6,6 +6,7 @@ byte offset and length; whole pages go to the data path in batches, partial ones
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from .budget import WriteBudget
 from .datapath import DataPath
 from .device_file import DeviceFile
 from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoMemory, NoSpace, PluginFault, ZramError
-from .interfaces import Allocator, Buffer, Catalogue
+from .interfaces import Allocator, Catalogue
 from .slot_table import SlotTable
 from .stats import Stats
 from .zcomp import ZcompConfig
@@ -66,6 +67,8 @@ class Device:
         self.writeback_batch_size = DEFAULT_BATCH_SIZE
         self.compressed_writeback = False
         self.mem_limit_pages = 0
+        self.preview = ""
+        """The answer that writeback_preview shows."""
         self.path: DataPath | None = None
         self.init_lock = threading.RLock()
         """Serialises everything that changes the device as a whole: configuration, disksize, reset, opening."""
@@ -171,16 +174,19 @@ class Device:
                     f"{self.name} is open {self.holders} times", hint="close it, detach it or swapoff first"
                 )
             path, self.path = self.path, None
-            self.disksize = 0
-            if path is not None:
-                path.close()
             backing, self.backing = self.backing, None
+            self.disksize = 0
             self.stats = Stats()
             self.mem_limit_pages = 0
+            self.preview = ""
             self.zcomp.forget()
             self.allocator_name = self._default_allocator
-            if backing is not None:
-                backing.close()
+            try:
+                if path is not None:
+                    path.close()
+            finally:
+                if backing is not None:
+                    backing.close()
         if path is not None:
             self.notify("device_reset", device=self.name)
 
@@ -203,28 +209,33 @@ class Device:
         Raises DeviceIOError (EIO) when stored data cannot be had or verified: it counts in failed_reads.
         """
         path = self.path
-        stats = self.stats
         if path is not None and length == self.page_size and not offset & self._mask and 0 <= offset < self.disksize:
-            stats.page_reads += 1
             try:
                 page = path.read_page(offset >> self._shift)
             except ZramError as error:
                 raise self._failed_read(error) from error
-            return page if type(page) is bytes else bytes(page)
+            if page is not None:
+                self.stats.page_reads += 1
+                return page
         pieces = self._pieces(offset, length)
         if path is None or not pieces:
             return b""
         self._count_read(offset, length)
-        parts: list[Buffer] = []
+        total = sum(span for _, _, _, span in pieces)
+        # Grown to its size at once: growing bit by bit copies, and so does joining 256 pages that left the cache.
+        result = io.BytesIO()
+        result.seek(total - 1)
+        result.write(b"\0")
+        result.seek(0)
         try:
             for index, start, count, span in pieces:
-                data = path.read_pages(index, count)
-                parts.append(data if span == len(data) else memoryview(data)[start : start + span])
+                if span == count << self._shift:
+                    path.read_to(index, count, result.writelines)
+                else:
+                    result.write(memoryview(path.read_pages(index, count))[start : start + span])
         except ZramError as error:
             raise self._failed_read(error) from error
-        if len(parts) == 1 and isinstance(parts[0], bytes):
-            return parts[0]
-        return b"".join(parts)
+        return result.getvalue()
 
     def pread_into(self, offset: int, buffer: Any) -> int:
         """Fill a writable buffer from byte `offset`; returns the bytes read, as `pread` would. Raises as `pread`."""

@@ -5,7 +5,6 @@ Everything that reads an object's bytes holds the lock of its slot, so that nobo
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import numpy as np
 from . import samefill
 from .access_clock import AccessClock
 from .backing import BackingStore
-from .errors import CorruptPage, DeviceIOError, PluginFault, ZramError
+from .errors import DeviceIOError, PluginFault, ZramError
 from .interfaces import Allocator, Buffer
 from .slot_table import (
     HUGE,
@@ -92,45 +91,66 @@ class ReadPath:
         if self.closed:
             raise DeviceIOError("the device was reset meanwhile")
 
-    def read_page(self, index: int) -> Buffer:
-        """One page. The common case, an object of the primary algorithm, goes straight through."""
+    def read_page(self, index: int) -> bytes | None:
+        """One page; None when it is written back (use `read_pages`).
+
+        This is what random reads of single pages cost: it looks nothing up twice and takes one lock.
+        """
         with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
             flags = self._flags_row[index]
             size = flags & SIZE_MASK
-            if size and not flags & NOT_PLAIN and not self.closed:
+            found: Buffer | None
+            if flags & NOT_PLAIN or not size or self.closed:
+                found = self._read_unusual(index, flags)
+                if found is None:
+                    return None
+            else:
+                data = None
                 try:
                     data = self._view(self._handles_row[index], size)
-                    page = self._contexts.decompress_page(data, self.page_size)
+                    found = self._contexts.decompress_page(data, self.page_size)
+                    if len(found) != self.page_size:
+                        raise ValueError(f"page {index} decompressed to {len(found)} bytes")
                 except Exception as error:
+                    if data is None:
+                        raise self.allocator_fault(error) from error
                     raise self.zcomp.fault(PRIMARY, error) from error
-                if len(page) != self.page_size:
-                    raise CorruptPage(f"page {index} decompressed to {len(page)} bytes")
+            page = found if isinstance(found, bytes) else bytes(memoryview(found))
+            if flags:
                 if flags & (IDLE | PP_SLOT):
                     self._flags_row[index] = flags & ~(IDLE | PP_SLOT)
                 clock = self.clock
                 if monotonic() >= clock.until:
                     clock.refresh()
                 self._ac_times_row[index] = clock.seconds
-                return page
-        return self.read_pages(index, 1)
+            return page
+
+    def _read_unusual(self, index: int, flags: int) -> Buffer | None:
+        """A page that is not an object of the primary algorithm; None when it is written back."""
+        self._check_open()
+        pages: list[Buffer] = [self._zero_page]
+        missing = self._collect([self._handles_row[index]], [flags], pages, {})
+        return None if missing else pages[0]
 
     def read_pages(self, first: int, count: int) -> bytes:
         """`count` pages as one buffer."""
-        result = io.BytesIO()
-        self.read_to(first, count, result.writelines)
-        return result.getvalue()
+        pages: list[bytes] = []
+        self.read_to(first, count, lambda some: pages.append(b"".join(some)))
+        return b"".join(pages)
 
     def read_pages_into(self, first: int, target: memoryview) -> None:
         """Fill `target`, whole pages long."""
+        page_size = self.page_size
         offset = 0
 
         def fill(pages: list[Buffer]) -> None:
             nonlocal offset
-            data = b"".join(pages)
-            target[offset : offset + len(data)] = data
-            offset += len(data)
+            for page in pages:
+                end = offset + page_size
+                target[offset:end] = page
+                offset = end
 
-        self.read_to(first, len(target) // self.page_size, fill)
+        self.read_to(first, len(target) // page_size, fill)
 
     def read_to(self, first: int, count: int, sink: Sink) -> None:
         """Give the pages to `sink` while their locks are held.
@@ -161,48 +181,57 @@ class ReadPath:
 
     def _serve(self, first: int, count: int, fetched: dict[int, Buffer], sink: Sink) -> list[int]:
         """Give the pages of a range whose locks the caller holds to `sink`, or return the blocks missing for that."""
-        rows = self.table.flags[first : first + count]
-        sizes = rows & SIZE_MASK
-        if sizes.all() and not (rows & NOT_PLAIN).any():
-            handles = self.table.handles[first : first + count].tolist()
-            for start in range(0, count, DECOMPRESS_PAGES):
-                end = start + DECOMPRESS_PAGES
-                sink(self._decompress(PRIMARY, handles[start:end], sizes[start:end].tolist()))
-            return []
-        pages, missing = self._collect(first, rows.tolist(), fetched)
-        if not missing:
-            sink(pages)
-        return missing
+        table = self.table
+        rows = table.flags[first : first + count]
+        lengths = rows & SIZE_MASK
+        others = np.flatnonzero((lengths == 0) | ((rows & NOT_PLAIN) != 0)).tolist()
+        handles = table.handles[first : first + count].tolist()
+        sizes = lengths.tolist()
+        pages: list[Buffer] = [self._zero_page] * len(others)
+        if others:
+            flags = [self._flags_row[first + position] for position in others]
+            missing = self._collect([handles[position] for position in others], flags, pages, fetched)
+            if missing:
+                return missing
+            for position in reversed(others):
+                del handles[position], sizes[position]
+        # The others go back to their places among the pages of each batch.
+        sent = given = 0
+        for start in range(0, len(handles), DECOMPRESS_PAGES):
+            end = start + DECOMPRESS_PAGES
+            found = self._decompress(PRIMARY, handles[start:end], sizes[start:end])
+            while given < len(others) and others[given] < sent + len(found):
+                found.insert(others[given] - sent, pages[given])
+                given += 1
+            sink(found)
+            sent += len(found)
+        if given < len(others):
+            sink(pages[given:])
+        return []
 
-    def _collect(self, first: int, flags: list[int], fetched: dict[int, Buffer]) -> tuple[list[Buffer], list[int]]:
-        """The pages of rows of any kind, and the blocks not in `fetched` that they still need."""
-        handles = self.table.handles[first : first + len(flags)].tolist()
-        pages: list[Buffer] = [self._zero_page] * len(flags)
+    def _collect(
+        self, handles: list[int], flags: list[int], pages: list[Buffer], fetched: dict[int, Buffer]
+    ) -> list[int]:
+        """Put the pages of these rows, of any kind, into `pages`; returns the blocks not in `fetched` that they still
+        need. The page of an empty row is left as it is: the caller has put zeroes there."""
         missing: list[int] = []
-        packed: dict[int, list[int]] = {}
-        for position, flag in enumerate(flags):
+        for position, (handle, flag) in enumerate(zip(handles, flags, strict=True)):
             if flag & WB:
-                block = fetched.get(handles[position])
+                block = fetched.get(handle)
                 if block is None:
-                    missing.append(handles[position])
+                    missing.append(handle)
                 elif flag & SIZE_MASK and not flag & HUGE:
                     pages[position] = self._unpack(flag, block)
                 else:
                     pages[position] = block
             elif flag & SAME:
-                pages[position] = samefill.expand(handles[position], self.page_size)
+                pages[position] = samefill.expand(handle, self.page_size)
             elif flag & HUGE:
-                pages[position] = self._view(handles[position], self.page_size)
+                pages[position] = self._view(handle, self.page_size)
             elif flag & SIZE_MASK:
-                packed.setdefault(flag >> PRIORITY_SHIFT & 3, []).append(position)
-        if not missing:
-            for priority, positions in packed.items():
-                found = self._decompress(
-                    priority, [handles[at] for at in positions], [flags[at] & SIZE_MASK for at in positions]
-                )
-                for position, page in zip(positions, found, strict=True):
-                    pages[position] = page
-        return pages, missing
+                priority = flag >> PRIORITY_SHIFT & 3
+                pages[position] = self._decompress(priority, [handle], [flag & SIZE_MASK])[0]
+        return missing
 
     def _decompress(self, priority: int, handles: list[int], sizes: list[int]) -> list[Buffer]:
         try:
