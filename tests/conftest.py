@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from zramcore import attributes
 from zramcore.device import Device
-from zramcore.interfaces import Catalogue
+from zramcore.interfaces import Allocator, Buffer, Catalogue, Compressor, CompressorContext, CompressorParams
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
 from zramcore.testing.faults import FaultyDriver
@@ -65,3 +66,95 @@ def device(catalogue: Catalogue, clock: Clock) -> Iterator[DeviceFactory]:
 def disk() -> Callable[[], FaultyDriver]:
     """The driver that was opened last as "disk"."""
     return lambda: FaultyDriver.named("disk")
+
+
+class Rogue:
+    """Plugins called "rogue" that work (lz4 and malloc) until `acts` says what one of their methods does instead.
+
+    A key of `acts` is the name of a method ("compress_page", "free", ...); its value is called with the method's
+    arguments in place of it. `calls` counts the calls by name.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.acts: dict[str, Callable[..., Any]] = {}
+        self.calls: dict[str, int] = {}
+        self.catalogue = replace(
+            catalogue,
+            compressors={**catalogue.compressors, "rogue": self._compressor(catalogue.compressors["lz4"])},
+            allocators={**catalogue.allocators, "rogue": self._allocator(catalogue.allocators["malloc"])},
+        )
+
+    def raises(self, method: str, error: BaseException) -> None:
+        """Let a method raise."""
+
+        def act(*arguments: Any) -> Any:
+            raise error
+
+        self.acts[method] = act
+
+    def returns(self, method: str, value: Any) -> None:
+        """Let a method return what it must not."""
+        self.acts[method] = lambda *arguments: value
+
+    def heal(self) -> None:
+        """Let everything work again."""
+        self.acts.clear()
+
+    def _wrap(self, owner: type[Any], name: str) -> Callable[..., Any]:
+        real = getattr(owner, name)
+
+        def method(plugin: Any, *arguments: Any) -> Any:
+            self.calls[name] = self.calls.get(name, 0) + 1
+            act = self.acts.get(name)
+            return real(plugin, *arguments) if act is None else act(*arguments)
+
+        return method
+
+    def _compressor(self, real: type[Compressor]) -> type[Compressor]:
+        rogue = self
+
+        class Context(CompressorContext):
+            def __init__(self, inner: CompressorContext) -> None:
+                self.inner = inner
+
+            def compress_page(self, page: Buffer) -> Buffer:
+                return rogue.act("compress_page", self.inner.compress_page, page)
+
+            def decompress_page(self, data: Buffer, page_size: int) -> Buffer:
+                return rogue.act("decompress_page", self.inner.decompress_page, data, page_size)
+
+            def compress_pages(self, pages: Sequence[Buffer]) -> list[Buffer]:
+                return rogue.act("compress_pages", super().compress_pages, pages)
+
+            def decompress_pages(self, objects: Sequence[Buffer], page_size: int) -> list[Buffer]:
+                return rogue.act("decompress_pages", super().decompress_pages, objects, page_size)
+
+        class RogueCompressor(Compressor):
+            name = "rogue"
+
+            def __init__(self, params: CompressorParams) -> None:
+                rogue.act("new_compressor", super().__init__, params)
+                self.inner = real(params)
+
+            def create_context(self) -> CompressorContext:
+                return rogue.act("create_context", lambda: Context(self.inner.create_context()))
+
+        return RogueCompressor
+
+    def act(self, name: str, real: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the method, or what `acts` has in its place."""
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return self.acts.get(name, real)(*arguments)
+
+    def _allocator(self, real: type[Allocator]) -> type[Allocator]:
+        methods = (
+            "alloc", "write", "view", "views", "free", "free_many", "store", "store_one", "compact", "trim", "close",
+            "size_class", "__init__",
+        )  # fmt: skip
+        return type("RogueAllocator", (real,), {"name": "rogue", **{name: self._wrap(real, name) for name in methods}})
+
+
+@pytest.fixture
+def rogue(catalogue: Catalogue) -> Rogue:
+    """Plugins that misbehave on demand."""
+    return Rogue(catalogue)

@@ -111,11 +111,13 @@ class ReadPath:
                     found = self._contexts.decompress_page(data, self.page_size)
                     if len(found) != self.page_size:
                         raise ValueError(f"page {index} decompressed to {len(found)} bytes")
+                    if not isinstance(found, bytes):
+                        found = bytes(memoryview(found))
                 except Exception as error:
                     if data is None:
                         raise self.allocator_fault(error) from error
                     raise self.zcomp.fault(PRIMARY, error) from error
-            page = found if isinstance(found, bytes) else bytes(memoryview(found))
+            page = found if isinstance(found, bytes) else bytes(found)
             if flags:
                 if flags & (IDLE | PP_SLOT):
                     self._flags_row[index] = flags & ~(IDLE | PP_SLOT)
@@ -227,11 +229,17 @@ class ReadPath:
             elif flag & SAME:
                 pages[position] = samefill.expand(handle, self.page_size)
             elif flag & HUGE:
-                pages[position] = self._view(handle, self.page_size)
+                pages[position] = self._view_huge(handle)
             elif flag & SIZE_MASK:
                 priority = flag >> PRIORITY_SHIFT & 3
                 pages[position] = self._decompress(priority, [handle], [flag & SIZE_MASK])[0]
         return missing
+
+    def _view_huge(self, handle: int) -> Buffer:
+        try:
+            return self._view(handle, self.page_size)
+        except Exception as error:
+            raise self.allocator_fault(error) from error
 
     def _decompress(self, priority: int, handles: list[int], sizes: list[int]) -> list[Buffer]:
         try:

@@ -70,11 +70,11 @@ def recompress(device: Device, request: RecompressRequest) -> None:
             failure = error.errno_name
             raise
         finally:
-            path.allocator.trim()
             freed = max(0, used - path.allocator.pages_used) * path.page_size
             device.notify(
                 "recompress_done", device=device.name, mode=request.label, pages=moved, freed=freed, error=failure
             )
+            path.trim()
 
 
 def _priority(path: DataPath, request: RecompressRequest) -> int:

@@ -81,7 +81,6 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
             outcome.error = error
             raise
         finally:
-            path.allocator.trim()
             device.notify(
                 "writeback_done",
                 device=device.name,
@@ -90,6 +89,7 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
                 freed=max(0, used - path.allocator.pages_used) * path.page_size,
                 error=outcome.error.errno_name if outcome.error else "",
             )
+            path.trim()
         if outcome.error is not None:
             raise outcome.error
 

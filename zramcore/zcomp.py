@@ -130,6 +130,7 @@ class Zcomp:
             objects = self.context(PRIMARY).compress_pages(pages)
             if len(objects) != len(pages):
                 raise ValueError(f"{len(pages)} pages gave {len(objects)} objects")
+            _check_types(objects)
         except Exception as error:
             raise self.fault(PRIMARY, error) from error
         return objects
@@ -138,8 +139,16 @@ class Zcomp:
         """The pages of compressed objects, each exactly `page_size` bytes."""
         try:
             pages = self.context(priority).decompress_pages(objects, page_size)
+            _check_types(pages)
             if len(pages) != len(objects) or any(size != page_size for size in set(map(len, pages))):
                 raise ValueError("decompress_pages did not return one page per object")
         except Exception as error:
             raise self.fault(priority, error) from error
         return pages
+
+
+def _check_types(buffers: Sequence[Buffer]) -> None:
+    """Raises TypeError for anything that is not bytes: it would fail later, where nobody knows whose fault it is."""
+    for kind in set(map(type, buffers)):
+        if not issubclass(kind, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a compressor gave {kind.__name__}, not bytes")
