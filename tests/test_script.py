@@ -15,7 +15,7 @@ from zramcore.interfaces import Catalogue
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
 from zramcore.script import BootClock, Machine, ScriptError, VirtualClock, new_machine, run_script
-from zramcore.script_data import random_bytes
+from zramcore.script.data import random_bytes
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from zramcore.control import Control
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
 from zramcore.script import VirtualClock, command_table, new_machine
-from zramcore.script_io import Tool
+from zramcore.script.tool import Tool
 
 RECORDED = Path(__file__).parents[1] / "conformance"
 DOCS = Path(__file__).parents[2] / "docs" / "exec.md"

@@ -17,8 +17,8 @@ from differences import Explainer
 from guest import BANNER, Guest
 
 from zramcore.script import ScriptError, command_table
-from zramcore.script_eval import Shell, Streams
-from zramcore.script_words import device_variables
+from zramcore.script.shell import Shell, Streams
+from zramcore.script.words import device_variables
 
 _VALUE = r"(?P<value>.*?)"
 _DEVICE = r"(?P<device>/dev/\S+)"

@@ -10,10 +10,10 @@ import subprocess
 import uuid
 
 from zramcore.script import Machine
-from zramcore.script_data import PAGE, number
-from zramcore.script_eval import Run, Shell, Streams, Usage
-from zramcore.script_io import verdict
-from zramcore.script_text import KERNEL_RELEASE, read
+from zramcore.script.data import PAGE, number
+from zramcore.script.shell import Run, Shell, Streams, Usage
+from zramcore.script.text import KERNEL_RELEASE, read
+from zramcore.script.tool import verdict
 
 DISK_SIZE = 64 << 20
 """Bytes of /dev/vda."""

@@ -1,7 +1,7 @@
 """Scripts of attribute and I/O commands against in-process devices: what `zramcore exec` runs.
 
-The language is a small shell (script_shell.py) whose words are those of script_words.py, script_io.py and
-script_text.py; docs/exec.md lists them. It is also the language in which zram's behaviour was recorded on real
+The language is a small shell (reader.py) whose words are those of words.py, tool.py and
+text.py; docs/exec.md lists them. It is also the language in which zram's behaviour was recorded on real
 kernels, so one interpreter runs both.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TextIO
 
-from .control import Control
-from .errors import did_you_mean
-from .script_builtins import BUILTINS
-from .script_eval import Run, Shell, Streams
-from .script_machine import BootClock, Clock, Machine, VirtualClock
-from .script_shell import parse_script
-from .script_text import TEXT_WORDS
-from .script_tree import Function, ScriptError, Sequence, Simple
-from .script_words import Words, device_variables
+from ..control import Control
+from ..errors import did_you_mean
+from .builtins import BUILTINS
+from .machine import BootClock, Clock, Machine, VirtualClock
+from .reader import parse_script
+from .shell import Run, Shell, Streams
+from .text import TEXT_WORDS
+from .tree import Function, ScriptError, Sequence, Simple
+from .words import Words, device_variables
 
 __all__ = ["BootClock", "Clock", "Machine", "ScriptError", "VirtualClock", "command_table", "new_machine", "run_script"]
 
