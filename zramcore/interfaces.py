@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeAlias
 
-from .errors import InvalidValue, NoMemory, ZramError, did_you_mean
+from .errors import InvalidValue, NoMemory, NotSupported, ZramError, did_you_mean
 
 API_VERSION = 1
 """Version of these contracts; a plugin class whose ``api_version`` differs is refused at registration."""
@@ -246,6 +246,21 @@ class Allocator(abc.ABC):
             self.free(handle)
             raise
         return handle
+
+    def pages_freed_by(self, handles: Sequence[int], sizes: Sequence[int]) -> int:
+        """Pages that freeing these objects would give back now; nothing is freed. `writeback_preview` shows it.
+
+        The default is an estimate: their bytes, in whole pages. Nobody's locks are held, so a handle may have been
+        freed or given to another object since: that may make the answer wrong, and must do no other harm.
+        """
+        return sum(sizes) // self.page_size
+
+    def classes(self) -> str:
+        """The text of debugfs zsmalloc/zram0/classes: a header, a line for each size class, totals.
+
+        Raises NotSupported (EOPNOTSUPP): the default, for an allocator without such classes.
+        """
+        raise NotSupported(f"allocator {self.name} has no size classes", hint="zsmalloc has")
 
     def trim(self) -> None:  # noqa: B027 - an allocator without anything to trim has nothing to do
         """Give memory that is free back to the system now; the device calls it after bulk work."""

@@ -7,6 +7,7 @@ allocator, rarely to the system. Nothing but what does not shrink at all is stor
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from zramcore.errors import InvalidValue, NoMemory, NoSpace
 from zramcore.interfaces import Allocator, Buffer
@@ -66,6 +67,10 @@ class Malloc(Allocator):
             self._bytes -= len(self._get(handle))
             del self._objects[handle]
             self._free_handles.append(handle)
+
+    def pages_freed_by(self, handles: Sequence[int], sizes: Sequence[int]) -> int:
+        """Exact."""
+        return self.pages_used - -(-(self._bytes - sum(sizes)) // self.page_size)
 
     def compact(self) -> int:
         """Objects lie where Python put them: nothing moves, 0 pages are freed."""

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from zramcore.errors import InvalidValue, NoMemory
 from zramcore.interfaces import Buffer
 
-from .class_table import ClassRow, class_rows
+from .class_table import ClassRow, class_rows, format_class_table
 from .compaction import compact_class
 from .placement import Placement
 from .size_classes import FULL_GROUP, HANDLE_SIZE, class_index
-from .zspages import ClassState
+from .zspages import ClassState, Zspage
 
 NO_LIMIT = 1 << 62
 
@@ -158,6 +158,28 @@ class Zsmalloc(Placement):
         """What debugfs zsmalloc/zram0/classes shows, smallest class first."""
         with self._lock:
             return class_rows(self._classes.values())
+
+    def classes(self) -> str:
+        return format_class_table(self.class_table())
+
+    def pages_freed_by(self, handles: Sequence[int], sizes: Sequence[int]) -> int:
+        """The pages of the zspages that would be left empty: exact while nobody allocates, frees or compacts.
+
+        It takes no lock, for a large answer takes long: 0.2 us an object.
+        """
+        positions, owners, shift = self._positions, self._owners, self._shift
+        freed = 0
+        going: dict[Zspage, int] = {}
+        for handle in handles:
+            try:
+                owner = owners[positions[handle] >> shift]
+            except IndexError:  # freed meanwhile
+                continue
+            if owner is self._huge_owner:
+                freed += 1
+            elif owner is not None:
+                going[owner] = going.get(owner, 0) + 1
+        return freed + sum(zspage.pool_class.pages for zspage, count in going.items() if count >= zspage.inuse)
 
     def compact(self) -> int:
         """One at a time, like zs_compact: a second caller gets 0. Handles stay valid; views do not."""
