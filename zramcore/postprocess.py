@@ -61,6 +61,43 @@ def qualifying(flags: Column, mode: Mode) -> Rows:
     return wanted
 
 
+def gather(
+    table: SlotTable,
+    selections: list[Selection],
+    slots: list[Column],
+    sizes: list[Column],
+    *,
+    excluded: int = 0,
+    mark: int = 0,
+    handles: list[Column] | None = None,
+) -> None:
+    """Append the slots that qualify to `slots`, the sizes of their objects to `sizes`, and their handles to `handles`.
+
+    `excluded` flags disqualify a slot; `mark` is set on those found, under their locks. Ranges are appended before
+    they are marked, so that the caller knows of every mark even when a signal ends the call.
+    """
+    for selection in selections:
+        for start, end in table.touched_ranges(selection.first, selection.end):
+            with table.lock_range(start, end - start):
+                flags = table.flags[start:end]
+                found = np.flatnonzero(qualifying(flags, selection.mode) & ((flags & excluded) == 0))
+                if not len(found):
+                    continue
+                slots.append(found + start)
+                sizes.append(flags[found] & SIZE_MASK)
+                if handles is not None:
+                    handles.append(table.handles[start:end][found])
+                if mark:
+                    flags[found] |= mark
+
+
+def size_order(sizes: list[Column]) -> Column:
+    """Positions in the concatenated `sizes` in the order a pass takes them: biggest first, in buckets."""
+    bucket = np.concatenate(sizes) // BUCKET_BYTES
+    order: Column = np.argsort(bucket, kind="stable")[::-1]
+    return order
+
+
 @contextmanager
 def tokens(table: SlotTable, selections: list[Selection], excluded: int = 0) -> Iterator[list[int]]:
     """Choose candidates and set their tokens; yields the slots in the order to process them.
@@ -71,21 +108,11 @@ def tokens(table: SlotTable, selections: list[Selection], excluded: int = 0) -> 
     chosen: list[Column] = []
     sizes: list[Column] = []
     try:
-        for selection in selections:
-            for start, end in table.touched_ranges(selection.first, selection.end):
-                with table.lock_range(start, end - start):
-                    flags = table.flags[start:end]
-                    found = np.flatnonzero(qualifying(flags, selection.mode) & ((flags & excluded) == 0))
-                    if len(found):
-                        chosen.append(found + start)
-                        sizes.append(flags[found] & SIZE_MASK)
-                        flags[found] |= PP_SLOT
+        gather(table, selections, chosen, sizes, excluded=excluded, mark=PP_SLOT)
         if not chosen:
             yield []
             return
-        bucket = np.concatenate(sizes) // BUCKET_BYTES
-        order = np.argsort(bucket, kind="stable")[::-1]
-        yield np.concatenate(chosen)[order].tolist()
+        yield np.concatenate(chosen)[size_order(sizes)].tolist()
     finally:
         for slots in chosen:
             with table.lock_range(int(slots[0]), int(slots[-1] - slots[0]) + 1):
