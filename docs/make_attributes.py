@@ -1,6 +1,6 @@
 """Print docs/attributes.md, from the attribute table: ``python docs/make_attributes.py > docs/attributes.md``."""
 
-from zramcore.attributes import ATTRIBUTES
+from zramcore.attributes import ATTRIBUTES, Attribute
 
 HEAD = """\
 # Attributes
@@ -16,7 +16,8 @@ Order: `comp_algorithm`, `recomp_algorithm`, then `algorithm_params`, then `allo
 `compressed_writeback`.
 
 The class attributes `hot_add` (reading creates a device and gives its number) and `hot_remove` (writing a number
-removes that device) are those of /sys/class/zram-control, since 4.2.
+removes that device) are those of /sys/class/zram-control, since 4.2. What `idle_histogram` and `writeback_preview` show
+is in [insight.md](insight.md); dictionaries for `algorithm_params` are in [dict.md](dict.md).
 
 | attribute | mode | since | what it does |
 |---|---|---|---|
@@ -30,8 +31,8 @@ def page() -> str:
         for name, attribute in ATTRIBUTES.items()
     )
     sections = "".join(
-        f"\n## {name}\n\n{attribute.summary}\n\nMode {attribute.mode}; since {_since(attribute.since)}. "
-        f"{'How ours differs: ' + attribute.differs if attribute.differs else 'Ours does not differ.'}\n"
+        f"\n## {name}\n\n{attribute.summary}\n\n"
+        f"Mode {attribute.mode}; since {_since(attribute.since)}.{_difference(attribute)}\n"
         for name, attribute in ATTRIBUTES.items()
     )
     return HEAD + rows + sections
@@ -39,6 +40,12 @@ def page() -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _difference(attribute: Attribute) -> str:
+    if attribute.differs:
+        return f" How ours differs: {attribute.differs}"
+    return "" if attribute.since == "-" else " Ours does not differ."
 
 
 def _since(version: str) -> str:

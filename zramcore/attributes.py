@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from .device import Device
 from .errors import InvalidValue, NoSuchAttribute, NotPermitted, PluginFault, ZramError, did_you_mean
+from .insight import ask_preview, show_histogram
 from .interfaces import CompressorParams
 from .parse import (
     kstrtobool,
@@ -29,7 +30,10 @@ from .pass_grammar import parse_recompress, parse_writeback
 from .recompress import recompress
 from .scan import block_state, mark_all_idle, mark_idle_by_age
 from .writeback import write_back
-from .zcomp import NR_PRIORITIES, PRIMARY
+from .zcomp import NR_PRIORITIES, PRIMARY, read_dictionary
+
+NOT_SET = -(1 << 31)
+"""A level or winbits of this much is the kernel's mark for one that is not given."""
 
 Show = Callable[[Device], str]
 Store = Callable[[Device, str], None]
@@ -128,8 +132,7 @@ def _mm_stat_show(device: Device) -> str:
 
 
 def _comp_algorithm_store(device: Device, text: str) -> None:
-    name = _line(text)
-    device.zcomp.check_name(name)
+    name = device.zcomp.check_name(text)
     with device.init_lock:
         device.check_uninitialized()
         device.zcomp.choose(PRIMARY, name)
@@ -148,53 +151,46 @@ def _recomp_algorithm_show(device: Device) -> str:
     return text.ljust(end, "\0")
 
 
-def _keyed(text: str) -> dict[str, str]:
-    """key=value arguments; one without a value is EINVAL, a later one wins."""
-    arguments = {}
+def _keyed(text: str, *numeric: str) -> tuple[dict[str, str], dict[str, int]]:
+    """key=value arguments: the words, and the numbers (s32) of the keys in `numeric`. Checked one by one, as they come;
+    one without a value is EINVAL; a later one wins."""
+    words: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for key, value in next_args(text):
         if not value:
             raise InvalidValue(f"{key!r} needs a value", hint="write key=value")
-        arguments[key] = value
-    return arguments
+        if key in numeric:
+            numbers[key] = kstrtoint(value)
+        else:
+            words[key] = value
+    return words, numbers
 
 
 def _recomp_algorithm_store(device: Device, text: str) -> None:
-    arguments = _keyed(text)
-    priority = kstrtoint(arguments.get("priority", "1"))
-    if "algo" not in arguments:
+    words, numbers = _keyed(text, "priority")
+    priority = numbers.get("priority", 1)
+    if "algo" not in words:
         raise InvalidValue("algo= is missing", hint="for example: algo=zstd priority=1")
     if not 1 <= priority < NR_PRIORITIES:
         raise InvalidValue(f"priority {priority} is not one of 1, 2, 3")
-    device.zcomp.check_name(arguments["algo"])
+    name = device.zcomp.check_name(words["algo"])
     with device.init_lock:
         device.check_uninitialized()
-        device.zcomp.choose(priority, arguments["algo"])
+        device.zcomp.choose(priority, name)
 
 
 def _algorithm_params_store(device: Device, text: str) -> None:
-    arguments = _keyed(text)
-    priority = kstrtoint(arguments.get("priority", "0"))
-    level = kstrtoint(arguments["level"]) if "level" in arguments else None
-    winbits = kstrtoint(arguments["deflate.winbits"]) if "deflate.winbits" in arguments else None
-    dictionary = _read_dictionary(arguments["dict"]) if "dict" in arguments else None
+    words, numbers = _keyed(text, "priority", "level", "deflate.winbits")
     with device.init_lock:
         device.check_uninitialized()
-        if "algo" in arguments:
-            priority = device.zcomp.priority_of(arguments["algo"])
+        priority = device.zcomp.priority_of(words["algo"]) if "algo" in words else numbers.get("priority", PRIMARY)
         if not 0 <= priority < NR_PRIORITIES:
             raise InvalidValue(f"priority {priority} is not one of 0, 1, 2, 3")
+        dictionary = read_dictionary(words["dict"]) if "dict" in words else None
+        level, winbits = (
+            None if (value := numbers.get(key)) == NOT_SET else value for key in ("level", "deflate.winbits")
+        )
         device.zcomp.params[priority] = CompressorParams(level=level, winbits=winbits, dictionary=dictionary)
-
-
-def _read_dictionary(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise InvalidValue(f"the dictionary {path} cannot be read: {error.strerror}") from error
-    if not content:
-        raise InvalidValue(f"the dictionary {path} is empty")
-    return content
 
 
 def _recompress_store(device: Device, text: str) -> None:
@@ -217,6 +213,10 @@ def _idle_store(device: Device, text: str) -> None:
 
 def _writeback_store(device: Device, text: str) -> None:
     write_back(device, _line(text), lambda nr_pages: parse_writeback(text, nr_pages))
+
+
+def _writeback_preview_store(device: Device, text: str) -> None:
+    ask_preview(device, " ".join(text.split()), lambda nr_pages: parse_writeback(text, nr_pages))
 
 
 def _backing_dev_show(device: Device) -> str:
@@ -275,21 +275,29 @@ def _block_state_show(device: Device) -> str:
     return "".join(block_state(path.table))
 
 
+def _zsmalloc_classes_show(device: Device) -> str:
+    path = device.path
+    if path is None:
+        raise NoSuchAttribute("there is no pool before disksize is set", hint="write disksize first")
+    return path.allocator.classes()
+
+
 _TABLE = (
     Attribute("disksize", lambda d: f"{d.disksize}\n", _disksize_store, "2.6.37",
               "Size in bytes, rounded up to a page; writing it initialises the device.",
               "The slot table is lazy: sizes that the kernel refuses with ENOMEM are accepted."),
     Attribute("initstate", lambda d: f"{int(d.initialized)}\n", None, "2.6.37", "1 once disksize is set."),
     Attribute("reset", None, _reset_store, "2.6.37",
-              "A number that is not 0 forgets data and configuration; EBUSY while the device is open.",
-              "Ends a running pass instead of waiting for it."),
+              "A number that is not 0 forgets data and configuration; EBUSY while the device is open."),
     Attribute("comp_algorithm", lambda d: d.zcomp.listing(PRIMARY) + "\n", _comp_algorithm_store, "3.15",
               "The primary algorithm; reading lists all, the chosen one in brackets.",
               "Lists the plugins that are installed; the default is the first of them."),
     Attribute("recomp_algorithm", _recomp_algorithm_show, _recomp_algorithm_store, "6.2",
-              "Secondary algorithms: algo=NAME priority=1..3."),
+              "Secondary algorithms: algo=NAME priority=1..3; reading shows a list as comp_algorithm's for each.",
+              "Lists the plugins that are installed."),
     Attribute("algorithm_params", None, _algorithm_params_store, "6.12",
-              "Parameters of a priority: priority=N or algo=NAME, level=, dict=, deflate.winbits=; replaces them all."),
+              "Parameters of a priority: priority=N or algo=NAME, level=, dict=, deflate.winbits=; replaces them all.",
+              "A dict= that cannot be read leaves the parameters as they were; the kernel forgets them."),
     Attribute("allocator", lambda d: "".join(
                   f"[{name}] " if name == d.allocator_name else f"{name} " for name in d.catalogue.allocators) + "\n",
               lambda d, text: d.choose_allocator(_line(text)), "-",
@@ -301,12 +309,14 @@ _TABLE = (
               "The backing device, before disksize: a path, or driver:path,size=64M.",
               "Plain files are accepted, and a driver may be named."),
     Attribute("idle", None, _idle_store, "5.0",
-              "`all`, or an age in seconds: pages last accessed longer ago become idle, younger ones stop being so.",
-              "The seed patch's `1` is read as the kernel reads it since 5.16: older than one second."),
+              "`all`, or an age in seconds: pages last accessed longer ago become idle, younger ones stop being so; "
+              "the seed patch's `1` is thus an age, as in the kernel since 5.16."),
     Attribute("writeback", None, _writeback_store, "5.0",
               "Write pages back: idle, huge, huge_idle, incompressible, type=, page_index=N, page_indexes=A-B.",
               "Takes `idle_or_huge`, and the seed patch's `1` (huge), `2` (idle) and `3` (idle or huge). A page that "
               "cannot be decompressed is reported."),
+    Attribute("writeback_preview", lambda d: d.preview, _writeback_preview_store, "-",
+              "What `writeback` would do with the same text, without doing it; reading shows the last answer."),
     Attribute("writeback_limit", lambda d: f"{d.budget.limit}\n", _writeback_limit_store, "5.0",
               "Units of 4 KiB that may still be written back, when the limit is enabled."),
     Attribute("writeback_limit_enable", lambda d: f"{int(d.budget.enabled)}\n", _writeback_limit_enable_store, "5.0",
@@ -317,6 +327,8 @@ _TABLE = (
               "Whether blocks hold the compressed object, decompressed when read; before disksize."),
     Attribute("recompress", None, _recompress_store, "6.2",
               "Recompress: type=idle|huge|huge_idle, threshold=, algo=, priority=, max_pages=."),
+    Attribute("idle_histogram", show_histogram, None, "-",
+              "Pages in memory by age, a line each: seconds from, to (-: open), pages, bytes stored, idle pages."),
     Attribute("mm_stat", _mm_stat_show, None, "4.1",
               "orig_data_size, compr_data_size, mem_used_total, mem_limit, mem_used_max (bytes), same_pages, "
               "pages_compacted, huge_pages, huge_pages_since.", "Never waits for a pass."),
@@ -331,6 +343,9 @@ _TABLE = (
               "Times, merges and discards are 0."),
     Attribute("block_state", _block_state_show, None, "4.18",
               "One line per stored page: index, access time, and the letters s w h i r n.", "In debugfs there."),
+    Attribute("zsmalloc_classes", _zsmalloc_classes_show, None, "4.0",
+              "The size classes of the pool: objects, pages and zspages by fullness; EOPNOTSUPP with other allocators.",
+              "In debugfs there, as zsmalloc/zram0/classes."),
 )  # fmt: skip
 
 ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({attribute.name: attribute for attribute in _TABLE})

@@ -7,6 +7,8 @@ itself, when disksize is set.
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +20,28 @@ NR_PRIORITIES = 4
 PRIMARY = 0
 MAX_NAME = 128
 """Names of this length or more are E2BIG (ZRAM_MAX_ALGO_NAME_SZ)."""
+MAX_DICTIONARY = (1 << 31) - 1
+
+
+def read_dictionary(path: str) -> bytes:
+    """The contents of a dict= file. Raises InvalidValue (EINVAL) for whatever is wrong with it: it cannot be read, is
+    not a regular file (a pipe would never end), is empty or larger than INT_MAX."""
+    try:
+        # Opening a pipe that nobody writes to must not block.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidValue(f"the dictionary {path} is not a file")
+            if status.st_size > MAX_DICTIONARY:
+                raise InvalidValue(f"the dictionary {path} is larger than {MAX_DICTIONARY} bytes")
+            content = file.read(MAX_DICTIONARY)
+    except ZramError:
+        raise
+    except OSError as error:
+        raise InvalidValue(f"the dictionary {path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise InvalidValue(f"the dictionary {path} is empty")
+    return content
 
 
 class ZcompConfig:
@@ -34,18 +58,19 @@ class ZcompConfig:
         self.names: list[str | None] = [default, None, None, None]
         self.params = [CompressorParams() for _ in range(NR_PRIORITIES)]
 
-    def check_name(self, name: str) -> None:
-        """Raises TooLong (E2BIG) or InvalidValue (EINVAL)."""
-        if len(name) >= MAX_NAME:
+    def check_name(self, text: str) -> str:
+        """The name that `text` is, one newline at its end aside. Raises TooLong (E2BIG) or InvalidValue (EINVAL)."""
+        name = text.removesuffix("\n")
+        if len(text) >= MAX_NAME:  # the kernel counts the newline too
             raise TooLong(f"the name of an algorithm has fewer than {MAX_NAME} characters", value=name)
         if name not in self._compressors:
             hint = self._catalogue.hint("compressors", name)
             raise InvalidValue(f"there is no compression algorithm {name!r}", hint=hint)
+        return name
 
     def choose(self, priority: int, name: str) -> None:
         """Set the algorithm of a priority and forget its parameters (mm tree, August 2026)."""
-        self.check_name(name)
-        self.names[priority] = name
+        self.names[priority] = self.check_name(name)
         self.params[priority] = CompressorParams()
 
     def priority_of(self, name: str) -> int:

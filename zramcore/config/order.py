@@ -30,6 +30,7 @@ _POLICY = "let a policy do it: [[device.NAME.policy]]"
 ACTIONS = {
     "idle": _POLICY,
     "writeback": _POLICY,
+    "writeback_preview": "ask the running device",
     "recompress": _POLICY,
     "compact": "do it on the running device",
     "mem_used_max": "do it on the running device",
