@@ -1,0 +1,317 @@
+"""Session: carries out the requests of one connection on its export, batch by batch.
+
+Reads and writes that are neighbours, in the order they came and on the device, reach the device as one. Replies are
+sent when the batch is done. FLUSH and FUA of a batch share one flush of the device at its end, before any of them is
+answered; the other requests of the batch have been carried out by then, which only makes it cover more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from ..errors import ZramError
+from ..interfaces import Buffer
+from . import contexts, protocol
+from .export import Export
+from .handshake import Agreement
+from .outbox import Outbox
+from .protocol import (
+    CMD_BLOCK_STATUS,
+    CMD_CACHE,
+    CMD_FLAG_FAST_ZERO,
+    CMD_FLAG_FUA,
+    CMD_FLAG_NO_HOLE,
+    CMD_FLAG_REQ_ONE,
+    CMD_FLUSH,
+    CMD_READ,
+    CMD_TRIM,
+    CMD_WRITE,
+    CMD_WRITE_ZEROES,
+    MAX_PAYLOAD,
+    REPLY_FLAG_DONE,
+)
+from .reading import Reader
+from .wire import Wire, log
+
+MAX_RUN = 1 << 20
+"""Bytes of neighbouring requests that reach the device as one: what it handles as one batch."""
+
+Request: TypeAlias = "tuple[int, int, int, int, int, memoryview | None]"
+"""Type, flags, cookie, offset, length, payload (of a write)."""
+
+GONE = "the device was reset or removed"
+STOPPING = "the server is shutting down"
+
+
+class Session:
+    """One client's work on one export. Used by one thread."""
+
+    def __init__(self, agreement: Agreement, wire: Wire) -> None:
+        self.export: Export = agreement.export
+        self.page_size = self.export.device.page_size
+        self.outbox = Outbox(wire, agreement.structured)
+        self._device = self.export.device
+        self._size = self.export.size
+        self._contexts = agreement.contexts
+        self._reader = Reader(self.export, self.outbox, agreement.structured, self._failed)
+        self._unflushed: list[int] = []
+        self._broken = ""
+        """Why the long write under way has failed; empty: it has not."""
+        self._broken_error = 0
+        self._others: dict[int, Callable[[int, int, int, int], None]] = {
+            CMD_FLUSH: self._flush,
+            CMD_TRIM: self._trim,
+            CMD_CACHE: self._cache,
+            CMD_WRITE_ZEROES: self._write_zeroes,
+            CMD_BLOCK_STATUS: self._block_status,
+        }
+
+    def execute(self, requests: Sequence[Request], stopping: bool) -> None:
+        """Carry out requests in order and send the replies. Raises OSError when the client is gone, Disconnect when a
+        reply that was begun cannot be finished."""
+        reason = self._refusal(stopping)
+        if reason:
+            for request in requests:
+                self.outbox.fail(request[2], protocol.ESHUTDOWN, reason)
+            self.outbox.send()
+            return
+        position, count = 0, len(requests)
+        while position < count:
+            kind, flags, cookie, offset, length, _ = requests[position]
+            if kind == CMD_READ:
+                position = self._read(requests, position)
+            elif kind == CMD_WRITE:
+                position = self._write(requests, position)
+            else:
+                self._other(kind, flags, cookie, offset, length)
+                position += 1
+        if self._unflushed:
+            self._finish_flush()
+        self.outbox.send()
+
+    def _refusal(self, stopping: bool) -> str:
+        return STOPPING if stopping else GONE if self.export.gone else ""
+
+    def _failed(self, cookie: int, error: Exception, offset: int | None = None) -> None:
+        """Answer a request that the device could not serve."""
+        self.outbox.fail(cookie, *self._explain(error, cookie), offset)
+
+    def _explain(self, error: Exception, cookie: int) -> tuple[int, str]:
+        """The protocol's error and the message for an exception of the device."""
+        if self.export.gone:
+            return protocol.ESHUTDOWN, GONE
+        if isinstance(error, ZramError):
+            log(logging.WARNING, "request-failed", export=self.export.name, cookie=cookie, reason=repr(str(error)))
+            return protocol.wire_error(error.errno), str(error)
+        if isinstance(error, MemoryError):
+            return protocol.ENOMEM, "out of memory"
+        # A bug of ours or of a plugin: this request fails, the others are served.
+        log(logging.ERROR, "request-crashed", export=self.export.name, cookie=cookie, reason=repr(error))
+        return protocol.EIO, f"{type(error).__name__}: {error}"
+
+    # Reads ------------------------------------------------------------------------------------------------------------
+
+    def _read(self, requests: Sequence[Request], position: int) -> int:
+        """Serve the read at `position` and those after it that go on where it ends; returns the position after."""
+        _, flags, cookie, offset, length, _ = requests[position]
+        end = offset + length
+        following = position + 1
+        if flags or not length or end > self._size or length > MAX_RUN:
+            self._reader.unusual(flags, cookie, offset, length)
+            return following
+        count = len(requests)
+        while following < count:
+            kind, flags, _, start, more, _ = requests[following]
+            if kind != CMD_READ or start != end or flags or not more:
+                break
+            if end + more > self._size or end + more - offset > MAX_RUN:
+                break
+            end += more
+            following += 1
+        if following == position + 1:
+            self._reader.one(cookie, offset, length)
+        else:
+            self._reader.many(offset, end, [(each[2], each[3], each[4]) for each in requests[position:following]])
+        return following
+
+    # Writes -----------------------------------------------------------------------------------------------------------
+
+    def _write(self, requests: Sequence[Request], position: int) -> int:
+        """Serve the write at `position` and those after it that go on where it ends; returns the position after."""
+        _, flags, cookie, offset, length, payload = requests[position]
+        following = position + 1
+        fault = self._write_fault(flags, offset, length)
+        if fault is not None:
+            self.outbox.fail(cookie, *fault)
+            return following
+        assert payload is not None, "a write has a payload"
+        end = offset + length
+        count = len(requests)
+        while following < count:
+            kind, flags, _, start, more, _ = requests[following]
+            if kind != CMD_WRITE or start != end or flags & ~CMD_FLAG_FUA:
+                break
+            if end + more > self._size or end + more - offset > MAX_RUN:
+                break
+            end += more
+            following += 1
+        run = requests[position:following]
+        if len(run) > 1:
+            try:
+                self._store(offset, b"".join([each[5] for each in run if each[5] is not None]))
+            except Exception:
+                # Each again on its own, so that only the one to blame fails: to write the same twice is harmless.
+                for each in run:
+                    self._write_one(each)
+                return following
+            for each in run:
+                self._written(each[1], each[2])
+        else:
+            self._write_one(run[0])
+        return following
+
+    def _write_fault(self, flags: int, offset: int, length: int) -> tuple[int, str] | None:
+        if flags & ~CMD_FLAG_FUA:
+            return protocol.EINVAL, f"unknown flags {flags:#x}"
+        if self.export.read_only:
+            return protocol.EPERM, "the export is read-only"
+        if length > MAX_PAYLOAD:
+            return protocol.EINVAL, f"at most {MAX_PAYLOAD} bytes are written at once"
+        if offset + length > self._size:
+            return protocol.ENOSPC, f"the export ends at {self._size}"
+        return None
+
+    def _write_one(self, request: Request) -> None:
+        _, flags, cookie, offset, length, payload = request
+        assert payload is not None, "a write has a payload"
+        try:
+            # One page as bytes takes the device's shortest path.
+            self._store(offset, bytes(payload) if length <= self.page_size else payload)
+        except Exception as error:
+            self._failed(cookie, error)
+        else:
+            self._written(flags, cookie)
+
+    def _store(self, offset: int, data: Buffer) -> None:
+        if len(data) and self._device.pwrite(offset, data) != len(data):
+            raise ZramError("the device ended within a write")
+
+    def _written(self, flags: int, cookie: int) -> None:
+        """Reply to a command that changed the device, at once or after the flush."""
+        if flags & CMD_FLAG_FUA:
+            self._unflushed.append(cookie)
+        else:
+            self.outbox.done(cookie)
+
+    def begin_write(self, request: Request, stopping: bool) -> None:
+        """A write follows that comes in pieces. A wrong one is received all the same, to know where it ends."""
+        _, flags, _, offset, length, _ = request
+        reason = self._refusal(stopping)
+        fault = (protocol.ESHUTDOWN, reason) if reason else self._write_fault(flags, offset, length)
+        self._broken_error, self._broken = fault or (0, "")
+
+    def write_piece(self, offset: int, data: memoryview) -> None:
+        """The next piece of the long write; ignored after a failure."""
+        if not self._broken:
+            try:
+                self._store(offset, data)
+            except Exception as error:
+                self._broken_error, self._broken = self._explain(error, 0)
+
+    def end_write(self, request: Request) -> None:
+        """The long write is complete: reply."""
+        _, flags, cookie, _, _, _ = request
+        if self._broken:
+            self.outbox.fail(cookie, self._broken_error, self._broken)
+        else:
+            self._written(flags, cookie)
+            self._finish_flush()
+        self.outbox.send()
+
+    # Flush ------------------------------------------------------------------------------------------------------------
+
+    def _flush(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        if offset or length:
+            self.outbox.fail(cookie, protocol.EINVAL, "a flush has no offset and no length")
+        else:
+            self._unflushed.append(cookie)
+
+    def _finish_flush(self) -> None:
+        """Flush the device and answer everybody who waits for that."""
+        cookies, self._unflushed = self._unflushed, []
+        if not cookies:
+            return
+        try:
+            self._device.flush()
+        except Exception as error:
+            for cookie in cookies:
+                self._failed(cookie, error)
+        else:
+            for cookie in cookies:
+                self.outbox.done(cookie)
+
+    # The rest ---------------------------------------------------------------------------------------------------------
+
+    def _other(self, kind: int, flags: int, cookie: int, offset: int, length: int) -> None:
+        """Serve anything but a read or a write."""
+        handler = self._others.get(kind)
+        allowed = _FLAGS.get(kind, CMD_FLAG_FUA)
+        if handler is None:
+            self.outbox.fail(cookie, protocol.EINVAL, f"unknown command {kind}")
+        elif flags & ~allowed:
+            self.outbox.fail(cookie, protocol.EINVAL, f"unknown flags {flags & ~allowed:#x}")
+        elif offset + length > self._size:
+            error = protocol.ENOSPC if kind == CMD_WRITE_ZEROES else protocol.EINVAL
+            self.outbox.fail(cookie, error, f"the export ends at {self._size}")
+        elif self.export.read_only and kind in (CMD_TRIM, CMD_WRITE_ZEROES):
+            self.outbox.fail(cookie, protocol.EPERM, "the export is read-only")
+        else:
+            try:
+                handler(flags, cookie, offset, length)
+            except Exception as error:
+                self._failed(cookie, error)
+
+    def _trim(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        self._device.discard(offset, length)
+        self._written(flags, cookie)
+
+    def _cache(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        # Pages in memory are as near as they get, and zram never brings written-back ones back for a reader.
+        self.outbox.done(cookie)
+
+    def _write_zeroes(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        page = self.page_size
+        # Freeing pages beats writing them; a range within a page is read, modified and written like any other, and
+        # pages that must be kept are stored one by one.
+        slow = flags & CMD_FLAG_NO_HOLE or (offset + page - 1) // page >= (offset + length) // page
+        if slow and flags & CMD_FLAG_FAST_ZERO:
+            self.outbox.fail(cookie, protocol.ENOTSUP, "no faster than a write")
+            return
+        if flags & CMD_FLAG_NO_HOLE:
+            # Pages of zeroes that the table keeps as such: allocated, as block status says, and without memory.
+            for start in range(offset, offset + length, MAX_RUN):
+                self._store(start, bytes(min(MAX_RUN, offset + length - start)))
+        else:
+            self._device.write_zeroes(offset, length)
+        self._written(flags, cookie)
+
+    def _block_status(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        if not self._contexts or not length:
+            reason = "a status of no bytes" if self._contexts else "no metadata context was set"
+            self.outbox.fail(cookie, protocol.EINVAL, reason)
+            return
+        only_one = bool(flags & CMD_FLAG_REQ_ONE)
+        answers = [
+            (each.number, contexts.status(each, self.export.path.table, self.page_size, offset, length, only_one))
+            for each in self._contexts
+        ]
+        for number, descriptors in answers:
+            self.outbox.status(cookie, number, descriptors, REPLY_FLAG_DONE if number == answers[-1][0] else 0)
+
+
+_FLAGS = {
+    CMD_WRITE_ZEROES: CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
+    CMD_BLOCK_STATUS: CMD_FLAG_FUA | CMD_FLAG_REQ_ONE,
+}
