@@ -4,11 +4,13 @@ import shlex
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zramcore import parse
 from zramcore.errors import InvalidValue, OutOfRange
+
+STEADY = settings(deadline=None, derandomize=True)
 
 U64 = 2**64
 
@@ -70,6 +72,7 @@ class TestMemparse:
         assert parse.memparse("17E") == 1 << 60
         assert parse.memparse("0xfffffffffffffffff") == U64 - 1
 
+    @STEADY
     @given(st.integers(0, 2**80), st.sampled_from(["", *"KMGTPEkmgtpe"]), st.sampled_from(["{}", "{:#x}", "0{:o}"]))
     def test_against_a_model(self, number: int, suffix: str, form: str) -> None:
         if form == "{:#x}" and suffix.lower() == "e":
@@ -78,6 +81,7 @@ class TestMemparse:
         text = form.format(number) + suffix
         assert parse.memparse_rest(text + " tail") == ((number << shift) % U64, " tail")
 
+    @STEADY
     @given(st.text())
     def test_never_raises_and_consumes_a_prefix(self, text: str) -> None:
         value, rest = parse.memparse_rest(text)
@@ -135,6 +139,7 @@ class TestKstrto:
             with pytest.raises(InvalidValue):
                 parse.kstrtoint(text)
 
+    @STEADY
     @given(st.integers(-(2**70), 2**70), st.sampled_from([16, 32, 64]), st.booleans(), st.sampled_from(["", "\n"]))
     def test_against_int(self, number: int, bits: int, signed: bool, end: str) -> None:
         text = f"{number}{end}"
@@ -148,6 +153,7 @@ class TestKstrto:
             with pytest.raises(OutOfRange):
                 parse.kstrto(text, bits=bits, signed=signed)
 
+    @STEADY
     @given(st.text(alphabet="0123456789abcxXf+-\n \0", max_size=8), st.sampled_from([0, 8, 10, 16]))
     def test_only_zram_errors_come_out(self, text: str, base: int) -> None:
         try:
@@ -178,6 +184,7 @@ class TestSysfsStreq:
     def test_all(self, text: str, same: bool) -> None:
         assert parse.sysfs_streq(text, "all") is same
 
+    @STEADY
     @given(st.text(alphabet="ab\n", max_size=4), st.text(alphabet="ab\n", max_size=4))
     def test_against_the_c_loop(self, left: str, right: str) -> None:
         assert parse.sysfs_streq(left, right) == _streq_as_in_c(left, right)
@@ -220,6 +227,7 @@ class TestNextArgs:
     def test_vectors(self, text: str, arguments: list[tuple[str, str | None]]) -> None:
         assert parse.next_args(text) == arguments
 
+    @STEADY
     @given(
         st.lists(st.text(alphabet=string.ascii_letters + "=_", min_size=1).filter(lambda w: w[0] != "="), max_size=5)
     )
@@ -230,6 +238,7 @@ class TestNextArgs:
         ]
         assert parse.next_args(text) == model
 
+    @STEADY
     @given(st.text(alphabet='ab=" \n', max_size=12))
     def test_ends_on_any_text(self, text: str) -> None:
         for key, value in parse.next_args(text):

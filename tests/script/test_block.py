@@ -6,11 +6,13 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zramcore.errors import DeviceIOError, InvalidValue, NoMemory, NoSpace, NotSupported
 from zramcore.script.block import KEEP_SIZE, NO_HIDE_STALE, PUNCH_HOLE, ZERO_RANGE, BlockFront, FsyncError
+
+STEADY = settings(deadline=None, derandomize=True)
 
 PAGES = 8
 PAGE = 4096
@@ -120,6 +122,7 @@ class TestBuffered:
             front.write(0, b"x", buffered=True)
         assert not isinstance(caught.value, FsyncError)
 
+    @STEADY
     @given(st.lists(st.tuples(st.integers(0, SIZE + 10), st.binary(max_size=2 * PAGE)), max_size=6))
     def test_against_a_bytearray(self, writes: list[tuple[int, bytes]]) -> None:
         device = FakeDevice()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zramcore.script.builtins import BUILTINS
@@ -14,6 +14,8 @@ from zramcore.script.reader import parse_script
 from zramcore.script.shell import Shell, Streams
 from zramcore.script.text import TEXT_WORDS
 from zramcore.script.tree import ScriptError
+
+STEADY = settings(deadline=None, derandomize=True)
 
 
 class Texts:
@@ -180,12 +182,14 @@ def test_exit_in_a_group_still_writes_its_redirection() -> None:
     assert run("( { echo a; exit 4; } > /f ); echo $?; cat /f") == ("4\na\n", "", 0)
 
 
+@STEADY
 @given(st.lists(st.text(alphabet="ab '\"$\\#;|&<>(){}`*=\t", max_size=6), max_size=4))
 def test_single_quotes_keep_everything(words: list[str]) -> None:
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
     assert run(f'set -- {quoted}; for w in "$@"; do echo "<$w>"; done')[0] == "".join(f"<{w}>\n" for w in words)
 
 
+@STEADY
 @given(st.text(alphabet="ab1 \n\t;&|<>(){}'\"\\$#=!`fi do", max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
     line = 1
@@ -199,6 +203,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 _NUMBERS = st.integers(-1000, 1000)
 
 
+@STEADY
 @given(_NUMBERS, _NUMBERS, st.sampled_from(["+", "-", "*", "<<", "==", "<", "&&", "||", "&"]))
 def test_arithmetic_against_python(left: int, right: int, operator: str) -> None:
     model = {
@@ -216,6 +221,7 @@ def test_arithmetic_against_python(left: int, right: int, operator: str) -> None
     assert compute(f"(a) {operator} ({right})", {"a": str(left)}.__getitem__) == model
 
 
+@STEADY
 @given(_NUMBERS, _NUMBERS.filter(bool))
 def test_division_truncates(left: int, right: int) -> None:
     quotient = compute(f"({left}) / ({right})", str)

@@ -1,8 +1,9 @@
 """Scripts of attribute and I/O commands against in-process devices: what `zramcore exec` runs.
 
-The language is a small shell (reader.py) whose words are those of words.py, tool.py and
-text.py; docs/exec.md lists them. It is also the language in which zram's behaviour was recorded on real
-kernels, so one interpreter runs both.
+The language is a small shell: reader.py makes a tree.py of the text, shell.py and expand.py run it. Its commands are
+those of builtins.py (the shell's own), text.py (echo, cat, ...), tool.py (`zt`: one request or attribute) and words.py
+(what one does with a device); docs/exec.md lists them. They act on a machine.py, through block.py. It is also the
+language in which zram's behaviour was recorded on real kernels, so one interpreter runs both.
 """
 
 from __future__ import annotations
