@@ -76,136 +76,152 @@ def driver(filled: Device) -> FaultyDriver:
     return FaultyDriver.named("disk")
 
 
-class TestTheSlotChangesWhileItsPageIsWritten:
-    """The race table: whatever happens to slot 0 in the window, its block is not committed."""
+# The race table: whatever happens to slot 0 in the window, its block is not committed --------------------------------
 
-    def abandoned(self, device: Device, driver: FaultyDriver, action: Callable[[], object], content: bytes) -> None:
-        """Run `action` while slot 0 is being written: the pass succeeds and leaves the slot alone."""
-        driver.on_write = once(action)
-        store(device, "writeback", "page_index=0")
-        assert not is_written_back(device, 0)
-        assert stat(device, "bd_stat") == [0, 0, 1]  # the wasted write is counted, its block given back
-        check_consistent(device)
-        assert peek(device, 0) == content
-        assert device.pread(0, PAGE) == content
 
-    def test_freed(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.discard(0, PAGE), bytes(PAGE))
+def abandoned(device: Device, driver: FaultyDriver, action: Callable[[], object], content: bytes) -> None:
+    """Run `action` while slot 0 is being written: the pass succeeds and leaves the slot alone."""
+    driver.on_write = once(action)
+    store(device, "writeback", "page_index=0")
+    assert not is_written_back(device, 0)
+    assert stat(device, "bd_stat") == [0, 0, 1]  # the wasted write is counted, its block given back
+    check_consistent(device)
+    assert peek(device, 0) == content
+    assert device.pread(0, PAGE) == content
 
-    def test_freed_and_rewritten(self, filled: Device, driver: FaultyDriver) -> None:
-        def action() -> None:
-            filled.discard(0, PAGE)
-            filled.pwrite(0, page(100))
 
-        self.abandoned(filled, driver, action, page(100))
+def test_freed(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.discard(0, PAGE), bytes(PAGE))
 
-    def test_freed_rewritten_and_marked_idle(self, filled: Device, driver: FaultyDriver) -> None:
-        def action() -> None:
-            filled.discard(0, PAGE)
-            filled.pwrite(0, page(101))
-            store(filled, "idle", "all")
-            assert is_idle(filled, 0)
 
-        self.abandoned(filled, driver, action, page(101))
+def test_freed_and_rewritten(filled: Device, driver: FaultyDriver) -> None:
+    def action() -> None:
+        filled.discard(0, PAGE)
+        filled.pwrite(0, page(100))
 
-    def test_rewritten_with_the_same_bytes(self, filled: Device, driver: FaultyDriver) -> None:
-        """Equal contents do not help a stale token: the slot was written, so it is in use."""
-        self.abandoned(filled, driver, lambda: filled.pwrite(0, page(0)), page(0))
+    abandoned(filled, driver, action, page(100))
 
-    def test_rewritten_as_part_of_a_longer_request(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.pwrite(0, page(102) + page(103)), page(102))
 
-    def test_rewritten_same_filled(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.pwrite(0, b"zramcore" * 512), b"zramcore" * 512)
+def test_freed_rewritten_and_marked_idle(filled: Device, driver: FaultyDriver) -> None:
+    def action() -> None:
+        filled.discard(0, PAGE)
+        filled.pwrite(0, page(101))
+        store(filled, "idle", "all")
+        assert is_idle(filled, 0)
 
-    def test_written_in_part(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.pwrite(5, b"!"), page(0)[:5] + b"!" + page(0)[6:])
+    abandoned(filled, driver, action, page(101))
 
-    def test_zeroed(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.write_zeroes(0, 2 * PAGE), bytes(PAGE))
 
-    @pytest.mark.parametrize("length", [1, PAGE, 3 * PAGE])
-    def test_read(self, filled: Device, driver: FaultyDriver, length: int) -> None:
-        self.abandoned(filled, driver, lambda: filled.pread(0, length), page(0))
-        assert not is_idle(filled, 0)
+def test_rewritten_with_the_same_bytes(filled: Device, driver: FaultyDriver) -> None:
+    """Equal contents do not help a stale token: the slot was written, so it is in use."""
+    abandoned(filled, driver, lambda: filled.pwrite(0, page(0)), page(0))
 
-    def test_read_into_a_buffer(self, filled: Device, driver: FaultyDriver) -> None:
-        self.abandoned(filled, driver, lambda: filled.pread_into(0, bytearray(PAGE)), page(0))
 
-    def test_recompressed(self, filled: Device, driver: FaultyDriver) -> None:
-        """Recompression waits for the pass, and finds the slot written back."""
-        other = threading.Thread(target=store, args=(filled, "recompress", "priority=1"))
+def test_rewritten_as_part_of_a_longer_request(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.pwrite(0, page(102) + page(103)), page(102))
 
-        def action() -> None:
+
+def test_rewritten_same_filled(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.pwrite(0, b"zramcore" * 512), b"zramcore" * 512)
+
+
+def test_written_in_part(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.pwrite(5, b"!"), page(0)[:5] + b"!" + page(0)[6:])
+
+
+def test_zeroed(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.write_zeroes(0, 2 * PAGE), bytes(PAGE))
+
+
+@pytest.mark.parametrize("length", [1, PAGE, 3 * PAGE])
+def test_read(filled: Device, driver: FaultyDriver, length: int) -> None:
+    abandoned(filled, driver, lambda: filled.pread(0, length), page(0))
+    assert not is_idle(filled, 0)
+
+
+def test_read_into_a_buffer(filled: Device, driver: FaultyDriver) -> None:
+    abandoned(filled, driver, lambda: filled.pread_into(0, bytearray(PAGE)), page(0))
+
+
+def test_recompressed(filled: Device, driver: FaultyDriver) -> None:
+    """Recompression waits for the pass, and finds the slot written back."""
+    other = threading.Thread(target=store, args=(filled, "recompress", "priority=1"))
+
+    def action() -> None:
+        other.start()
+        assert filled.pass_lock.locked()
+
+    driver.on_write = once(action)
+    store(filled, "writeback", "page_index=0")
+    other.join()
+    assert is_written_back(filled, 0)
+    assert filled.pread(0, PAGE) == page(0)
+    check_consistent(filled)
+
+
+def test_second_writer(filled: Device, driver: FaultyDriver) -> None:
+    """A second pass waits for the first; no page is written twice."""
+    inside = [0]
+    other = threading.Thread(target=store, args=(filled, "writeback", "idle"))
+
+    def action(block: int, count: int) -> None:
+        inside[0] += 1
+        assert inside[0] == 1, "two passes write at once"
+        if not other.ident:
             other.start()
-            assert filled.pass_lock.locked()
 
-        driver.on_write = once(action)
-        store(filled, "writeback", "page_index=0")
-        other.join()
-        assert is_written_back(filled, 0)
-        assert filled.pread(0, PAGE) == page(0)
-        check_consistent(filled)
+    def leave(block: int, count: int) -> None:
+        inside[0] -= 1
 
-    def test_second_writer(self, filled: Device, driver: FaultyDriver) -> None:
-        """A second pass waits for the first; no page is written twice."""
-        inside = [0]
-        other = threading.Thread(target=store, args=(filled, "writeback", "idle"))
+    driver.on_write, driver.after_write = action, leave
+    store(filled, "writeback_batch_size", "2")
+    store(filled, "writeback", "idle")
+    other.join()
+    assert stat(filled, "bd_stat") == [8, 0, 8]
+    check_consistent(filled)
 
-        def action(block: int, count: int) -> None:
-            inside[0] += 1
-            assert inside[0] == 1, "two passes write at once"
-            if not other.ident:
-                other.start()
 
-        def leave(block: int, count: int) -> None:
-            inside[0] -= 1
-
-        driver.on_write, driver.after_write = action, leave
-        store(filled, "writeback_batch_size", "2")
+def test_aborted_pass(filled: Device, driver: FaultyDriver) -> None:
+    """Tokens of slots the pass never came to are taken back, and the next pass may have them."""
+    store(filled, "writeback_batch_size", "2")
+    driver.on_write = once(filled.stop_pass.set)
+    with pytest.raises(ZramError) as caught:
         store(filled, "writeback", "idle")
-        other.join()
-        assert stat(filled, "bd_stat") == [8, 0, 8]
-        check_consistent(filled)
+    assert caught.value.errno == errno.EINTR
+    assert stat(filled, "bd_stat") == [2, 0, 2]
+    check_consistent(filled)
+    filled.stop_pass.clear()
+    store(filled, "writeback", "idle")
+    assert stat(filled, "bd_stat") == [8, 0, 8]
 
-    def test_aborted_pass(self, filled: Device, driver: FaultyDriver) -> None:
-        """Tokens of slots the pass never came to are taken back, and the next pass may have them."""
-        store(filled, "writeback_batch_size", "2")
-        driver.on_write = once(filled.stop_pass.set)
-        with pytest.raises(ZramError) as caught:
-            store(filled, "writeback", "idle")
-        assert caught.value.errno == errno.EINTR
-        assert stat(filled, "bd_stat") == [2, 0, 2]
-        check_consistent(filled)
-        filled.stop_pass.clear()
-        store(filled, "writeback", "idle")
-        assert stat(filled, "bd_stat") == [8, 0, 8]
 
-    def test_accessed_before_its_object_is_read(self, filled: Device, driver: FaultyDriver) -> None:
-        """The first of the two looks at the token: a slot that is accessed before its turn costs no write."""
-        store(filled, "writeback_batch_size", "1")
-        driver.on_write = once(lambda: filled.pread(0, 7 * PAGE))
-        store(filled, "writeback", "idle")
-        assert stat(filled, "bd_stat") == [1, 0, 1]
-        assert is_written_back(filled, 7)
-        check_consistent(filled)
+def test_accessed_before_its_object_is_read(filled: Device, driver: FaultyDriver) -> None:
+    """The first of the two looks at the token: a slot that is accessed before its turn costs no write."""
+    store(filled, "writeback_batch_size", "1")
+    driver.on_write = once(lambda: filled.pread(0, 7 * PAGE))
+    store(filled, "writeback", "idle")
+    assert stat(filled, "bd_stat") == [1, 0, 1]
+    assert is_written_back(filled, 7)
+    check_consistent(filled)
 
-    def test_only_the_changed_slot_of_a_batch_is_abandoned(self, filled: Device, driver: FaultyDriver) -> None:
-        driver.on_write = once(lambda: filled.pwrite(3 * PAGE, page(200)))
-        store(filled, "writeback", "idle")
-        assert [is_written_back(filled, index) for index in range(8)] == [index != 3 for index in range(8)]
-        assert stat(filled, "bd_stat") == [7, 0, 8]
-        assert [filled.pread(index * PAGE, PAGE) for index in range(8)] == [
-            page(200 if index == 3 else index) for index in range(8)
-        ]
-        check_consistent(filled)
 
-    def test_an_idle_mark_in_the_window_does_not_matter(self, filled: Device, driver: FaultyDriver) -> None:
-        """IDLE is not the token (it was in the seed patch): marking keeps the pass valid, and so does unmarking."""
-        driver.on_write = once(lambda: store(filled, "idle", "4000"))
-        store(filled, "writeback", "page_index=0")
-        assert is_written_back(filled, 0)
-        check_consistent(filled)
+def test_only_the_changed_slot_of_a_batch_is_abandoned(filled: Device, driver: FaultyDriver) -> None:
+    driver.on_write = once(lambda: filled.pwrite(3 * PAGE, page(200)))
+    store(filled, "writeback", "idle")
+    assert [is_written_back(filled, index) for index in range(8)] == [index != 3 for index in range(8)]
+    assert stat(filled, "bd_stat") == [7, 0, 8]
+    assert [filled.pread(index * PAGE, PAGE) for index in range(8)] == [
+        page(200 if index == 3 else index) for index in range(8)
+    ]
+    check_consistent(filled)
+
+
+def test_an_idle_mark_in_the_window_does_not_matter(filled: Device, driver: FaultyDriver) -> None:
+    """IDLE is not the token (it was in the seed patch): marking keeps the pass valid, and so does unmarking."""
+    driver.on_write = once(lambda: store(filled, "idle", "4000"))
+    store(filled, "writeback", "page_index=0")
+    assert is_written_back(filled, 0)
+    check_consistent(filled)
 
 
 class TestBatches:
