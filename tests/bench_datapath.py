@@ -101,11 +101,11 @@ def main() -> None:
 
     works: list[tuple[str, Work, Work | None, Work]] = [
         ("write 1 MiB, empty", bare_write, discard, write),
-        ("write 1 MiB, over", bare_write, None, write),
-        ("write 4 KiB, over", bare_write, None, write_pages),
         ("read 1 MiB", bare_read, None, read),
         ("read 1 MiB into", bare_read, None, read_into),
         ("read 4 KiB", bare_read, None, read_pages),
+        ("write 1 MiB, over", bare_write, None, write),
+        ("write 4 KiB, over", bare_write, None, write_pages),
     ]
     print(f"{len(pages)} pages, lz4 to {sum(map(len, packed)) / len(data):.0%}, {options.rounds} rounds")
     print(f"{'work':<20} {'us/page':>8} {'bare':>8} {'ratio':>8} {'min':>7} {'max':>7}")

@@ -40,11 +40,12 @@ RELOCK_TRIES = 3
 """Times a read of written-back pages starts again because they moved, before it holds the locks throughout."""
 
 DECOMPRESS_PAGES = 64
-"""Pages decompressed before they are passed on: 256 KiB stay in the cache. With 1 MiB at once, and as much again for
-the result, glibc gave the memory back and took it again for each request: 460 page faults, 4 us a page."""
+"""Pages decompressed before they are passed on: 256 KiB stay in the cache."""
+
+NOT_ACCESSED = np.uint32(~(IDLE | PP_SLOT) & 0xFFFFFFFF)
 
 Sink = Callable[[list[Buffer]], object]
-"""Takes the next pages of a read, in order; they may be views of the pool, valid until it returns."""
+"""Takes the next pages of a read, in order, while their slots are locked."""
 
 
 class ReadPath:
@@ -136,8 +137,8 @@ class ReadPath:
 
     def read_pages(self, first: int, count: int) -> bytes:
         """`count` pages as one buffer."""
-        pages: list[bytes] = []
-        self.read_to(first, count, lambda some: pages.append(b"".join(some)))
+        pages: list[Buffer] = []
+        self.read_to(first, count, pages.extend)
         return b"".join(pages)
 
     def read_pages_into(self, first: int, target: memoryview) -> None:
@@ -258,5 +259,5 @@ class ReadPath:
         table = self.table
         flags = table.flags[first : first + count]
         if flags.any():
-            flags &= ~np.uint32(IDLE | PP_SLOT)
+            flags &= NOT_ACCESSED
             table.ac_times[first : first + count] = self.clock.now()

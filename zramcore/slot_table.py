@@ -13,7 +13,6 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -59,21 +58,29 @@ Rows = npt.NDArray[np.bool_]
 class RangeLock:
     """Locks of a range of slots, always taken in ascending order so that two ranges cannot deadlock."""
 
-    __slots__ = ("_locks", "_stack")
+    __slots__ = ("_locks", "_taken")
 
     def __init__(self, locks: list[threading.Lock]) -> None:
         self._locks = locks
+        self._taken = 0
 
     def __enter__(self) -> None:
-        with ExitStack() as stack:
+        try:
             for lock in self._locks:
-                stack.enter_context(lock)
-            self._stack = stack.pop_all()
+                lock.acquire()
+                self._taken += 1
+        except BaseException:
+            self._release()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._release()
+
+    def _release(self) -> None:
+        for lock in self._locks[: self._taken]:
+            lock.release()
 
 
 def lazy_memory(size: int) -> mmap.mmap:
