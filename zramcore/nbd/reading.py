@@ -26,6 +26,9 @@ CERTAIN = 2 << 20
 error beyond them ends the connection, as the protocol demands."""
 
 
+SHORT = "the device ended within a read"
+
+
 class Reader:
     """Serves the reads of one connection. `failed` answers a request that the device could not serve."""
 
@@ -42,15 +45,18 @@ class Reader:
 
     def one(self, cookie: int, offset: int, length: int) -> None:
         """A read of at most PIECE bytes within the export."""
+        page_size = self._page_size
         try:
-            if self._structured and length > self._page_size and self._sparse(offset, offset + length):
+            if self._structured and length > page_size and self._sparse(offset, offset + length):
                 self._pieces(cookie, offset, length)
                 return
-            data = self._fetch(offset, length)
+            data = self._pread(offset, length)
+            if len(data) != length:
+                raise ZramError(SHORT)
         except Exception as error:
             self._failed(cookie, error, offset)
             return
-        if self._structured and length <= self._page_size and data == self._zeroes[:length]:
+        if self._structured and length <= page_size and data == self._zeroes[:length]:
             self._outbox.hole(cookie, offset, length, REPLY_FLAG_DONE)
         else:
             self._outbox.read(cookie, offset, data)
@@ -93,7 +99,7 @@ class Reader:
     def _fetch(self, offset: int, length: int) -> bytes:
         data = self._pread(offset, length)
         if len(data) != length:
-            raise ZramError("the device ended within a read")
+            raise ZramError(SHORT)
         return data
 
     def _sparse(self, offset: int, end: int) -> bool:

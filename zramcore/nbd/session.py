@@ -38,8 +38,9 @@ from .wire import Wire, log
 MAX_RUN = 1 << 20
 """Bytes of neighbouring requests that reach the device as one: what it handles as one batch."""
 
-Request: TypeAlias = "tuple[int, int, int, int, int, memoryview | None]"
-"""Type, flags, cookie, offset, length, payload (of a write)."""
+Request: TypeAlias = "tuple[int, int, int, int, int, memoryview]"
+"""Type, flags, cookie, offset, length, payload (of a write; else empty)."""
+NO_PAYLOAD = memoryview(b"")
 
 GONE = "the device was reset or removed"
 STOPPING = "the server is shutting down"
@@ -142,37 +143,39 @@ class Session:
         """Serve the write at `position` and those after it that go on where it ends; returns the position after."""
         _, flags, cookie, offset, length, payload = requests[position]
         following = position + 1
-        fault = self._write_fault(flags, offset, length)
-        if fault is not None:
-            self.outbox.fail(cookie, *fault)
-            return following
-        assert payload is not None, "a write has a payload"
         end = offset + length
+        if flags & ~CMD_FLAG_FUA or self.export.read_only or end > self._size:
+            self.outbox.fail(cookie, *self._write_fault(flags, offset, length))
+            return following
         count = len(requests)
         while following < count:
-            kind, flags, _, start, more, _ = requests[following]
-            if kind != CMD_WRITE or start != end or flags & ~CMD_FLAG_FUA:
+            kind, more_flags, _, start, more, _ = requests[following]
+            if kind != CMD_WRITE or start != end or more_flags & ~CMD_FLAG_FUA:
                 break
             if end + more > self._size or end + more - offset > MAX_RUN:
                 break
             end += more
             following += 1
-        run = requests[position:following]
-        if len(run) > 1:
-            try:
-                self._store(offset, b"".join([each[5] for each in run if each[5] is not None]))
-            except Exception:
-                # Each again on its own, so that only the one to blame fails: to write the same twice is harmless.
-                for each in run:
-                    self._write_one(each)
-                return following
-            for each in run:
-                self._written(each[1], each[2])
+        if following == position + 1:
+            self._write_one(flags, cookie, offset, payload)
         else:
-            self._write_one(run[0])
+            self._write_many(offset, requests[position:following])
         return following
 
-    def _write_fault(self, flags: int, offset: int, length: int) -> tuple[int, str] | None:
+    def _write_many(self, offset: int, run: Sequence[Request]) -> None:
+        """Write neighbours at once."""
+        try:
+            self._store(offset, b"".join([each[5] for each in run]))
+        except Exception:
+            # Each again on its own, so that only the one to blame fails: to write the same twice is harmless.
+            for _, flags, cookie, start, _, payload in run:
+                self._write_one(flags, cookie, start, payload)
+        else:
+            for each in run:
+                self._written(each[1], each[2])
+
+    def _write_fault(self, flags: int, offset: int, length: int) -> tuple[int, str]:
+        """What is wrong with a write, as an error and a message; no error when nothing is."""
         if flags & ~CMD_FLAG_FUA:
             return protocol.EINVAL, f"unknown flags {flags:#x}"
         if self.export.read_only:
@@ -181,14 +184,12 @@ class Session:
             return protocol.EINVAL, f"at most {MAX_PAYLOAD} bytes are written at once"
         if offset + length > self._size:
             return protocol.ENOSPC, f"the export ends at {self._size}"
-        return None
+        return 0, ""
 
-    def _write_one(self, request: Request) -> None:
-        _, flags, cookie, offset, length, payload = request
-        assert payload is not None, "a write has a payload"
+    def _write_one(self, flags: int, cookie: int, offset: int, payload: memoryview) -> None:
         try:
             # One page as bytes takes the device's shortest path.
-            self._store(offset, bytes(payload) if length <= self.page_size else payload)
+            self._store(offset, payload.tobytes() if len(payload) <= self.page_size else payload)
         except Exception as error:
             self._failed(cookie, error)
         else:
@@ -210,7 +211,7 @@ class Session:
         _, flags, _, offset, length, _ = request
         reason = self._refusal(stopping)
         fault = (protocol.ESHUTDOWN, reason) if reason else self._write_fault(flags, offset, length)
-        self._broken_error, self._broken = fault or (0, "")
+        self._broken_error, self._broken = fault
 
     def write_piece(self, offset: int, data: memoryview) -> None:
         """The next piece of the long write; ignored after a failure."""

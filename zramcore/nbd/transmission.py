@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..slot_table import lazy_memory
 from .protocol import CMD_DISC, CMD_WRITE, REQUEST, REQUEST_MAGIC, REQUEST_SIZE
-from .session import Request, Session
+from .session import NO_PAYLOAD, Request, Session
 from .wire import Disconnect, Wire
 
 BUFFER = 1 << 20
@@ -70,11 +70,11 @@ class Transmission:
                 position = body + length
                 if position > end:
                     if REQUEST_SIZE + length > BUFFER:
-                        return requests, body, (kind, flags, cookie, offset, length, buffer[:0])
+                        return requests, body, (kind, flags, cookie, offset, length, NO_PAYLOAD)
                     return requests, body - REQUEST_SIZE, None
                 requests.append((kind, flags, cookie, offset, length, buffer[body:position]))
             else:
-                requests.append((kind, flags, cookie, offset, length, None))
+                requests.append((kind, flags, cookie, offset, length, NO_PAYLOAD))
                 position = body
                 if kind == CMD_DISC:
                     break
