@@ -242,6 +242,41 @@ class TestBatches:
         assert not filled.initialized
         assert driver.closed
 
+    def test_a_reset_ends_a_running_pass(self, filled: Device, driver: FaultyDriver) -> None:
+        """The pass fails with EINTR after the batch it is at; the reset then has the device for itself."""
+        other = threading.Thread(target=store, args=(filled, "reset", "1"))
+
+        def action() -> None:
+            other.start()
+            assert filled.stop_pass.wait(30)
+
+        driver.on_write = once(action)
+        store(filled, "writeback_batch_size", "2")
+        with pytest.raises(ZramError) as caught:
+            store(filled, "writeback", "idle")
+        assert caught.value.errno == errno.EINTR
+        other.join()
+        assert not filled.initialized
+        assert not filled.stop_pass.is_set()
+
+    def test_a_reset_that_is_refused_does_not_end_the_pass(self, filled: Device, driver: FaultyDriver) -> None:
+        answers: list[object] = []
+
+        def reset() -> None:
+            try:
+                filled.reset()
+            except ZramError as error:
+                answers.append(error.errno)
+
+        other = threading.Thread(target=reset)
+        store(filled, "writeback_batch_size", "2")
+        with filled.open():
+            driver.on_write = once(other.start)
+            store(filled, "writeback", "idle")
+            other.join()
+        assert answers == [errno.EBUSY]
+        assert stat(filled, "bd_stat") == [8, 0, 8]
+
     def test_a_reserved_block_is_given_back_when_the_pass_ends_early(
         self, filled: Device, driver: FaultyDriver
     ) -> None:
@@ -522,12 +557,12 @@ class TestNothingIsLeftBehind:
         assert filled.backing is not None
         assert len(filled.backing.reserve_many(17)) == 16
 
-    def test_a_read_error_is_that_of_the_medium(self, filled: Device, driver: FaultyDriver) -> None:
+    def test_a_failed_read_is_eio_and_says_what_the_medium_said(self, filled: Device, driver: FaultyDriver) -> None:
         store(filled, "writeback", "idle")
         driver.fail_read(1, errno.ETIMEDOUT)
-        with pytest.raises(DeviceIOError) as caught:
+        with pytest.raises(DeviceIOError, match="ETIMEDOUT") as caught:
             filled.pread(0, 8 * PAGE)
-        assert caught.value.errno == errno.ETIMEDOUT
+        assert caught.value.errno == errno.EIO
         assert stat(filled, "io_stat")[0] == 1
         assert filled.pread(0, 8 * PAGE) == b"".join(page(index) for index in range(8))
 

@@ -383,7 +383,7 @@ def store(device: Device, name: str, text: str, table: Mapping[str, Attribute] =
     """
     attribute = _find(table, name)
     if attribute.store is None:
-        raise NotPermitted("this attribute can only be read", attribute=name, value=text)
+        raise NotPermitted("this attribute can only be read", attribute=name, value=_line(text))
     try:
         attribute.store(device, text)
     except ZramError as error:

@@ -11,7 +11,7 @@ from . import attributes
 from .access_clock import boot_seconds
 from .attributes import ATTRIBUTES, Attribute
 from .device import Device
-from .errors import InvalidValue, NoBackingDevice, NoSuchAttribute, NotPermitted, did_you_mean
+from .errors import InvalidValue, NoBackingDevice, NoSuchAttribute, NotPermitted, ZramError, did_you_mean
 from .interfaces import Catalogue
 from .parse import kstrtoint
 
@@ -100,7 +100,10 @@ class Control:
         """Write a class attribute: hot_remove takes the id of the device to delete."""
         if attribute != "hot_remove":
             raise self._refuse(attribute, "written")
-        self.hot_remove(kstrtoint(text))
+        try:
+            self.hot_remove(kstrtoint(text))
+        except ZramError as error:
+            raise error.at(attribute, text.removesuffix("\n")) from None
 
     def device(self, name: str) -> Device:
         """The device called `name`. Raises NoBackingDevice (ENODEV)."""

@@ -6,6 +6,7 @@ byte offset and length; whole pages go to the data path in batches, partial ones
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from .backing import BackingStore
 from .budget import WriteBudget
 from .datapath import DataPath
 from .device_file import DeviceFile
-from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoMemory, NoSpace, PluginFault, ZramError
+from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoSpace, PluginFault, ZramError
 from .interfaces import Allocator, Buffer, Catalogue
 from .slot_table import SlotTable
 from .stats import Stats
@@ -177,12 +178,23 @@ class Device:
 
     def reset(self) -> None:
         """Forget the data and the configuration, except what the kernel keeps: writeback_limit and its enable flag,
-        writeback_batch_size, compressed_writeback. Waits for a running pass. Raises DeviceBusy while it is open."""
-        with self.pass_lock, self.init_lock:
+        writeback_batch_size, compressed_writeback. Ends a running pass (EINTR there). Raises DeviceBusy while it is
+        open, and what the plugins raise when they are closed; the device is reset all the same."""
+        if not self.holders:
+            self.stop_pass.set()
+        try:
+            with self.pass_lock:
+                path = self._reset_locked()
+        finally:
+            self.stop_pass.clear()
+        if path is not None:
+            self.notify("device_reset", device=self.name)
+
+    def _reset_locked(self) -> DataPath | None:
+        """`reset`, while no pass runs; returns what the device had been."""
+        with self.init_lock:
             if self.holders:
-                raise DeviceBusy(
-                    f"{self.name} is open {self.holders} times", hint="close it, detach it or swapoff first"
-                )
+                raise self._busy()
             path, self.path = self.path, None
             backing, self.backing = self.backing, None
             self.disksize = 0
@@ -197,8 +209,7 @@ class Device:
             finally:
                 if backing is not None:
                     backing.close()
-        if path is not None:
-            self.notify("device_reset", device=self.name)
+        return path
 
     def open(self, writable: bool = True) -> DeviceFile:
         """The device as a raw binary file; it holds the device until closed."""
@@ -356,17 +367,24 @@ class Device:
         return path
 
     def _count_read(self, offset: int, length: int) -> None:
-        self.stats.read_requests += 1
-        self.stats.read_sectors += max(0, min(length, self.disksize - offset)) >> 9
+        sectors = max(0, min(length, self.disksize - offset)) >> 9
+        with self.stats.lock:
+            self.stats.read_requests += 1
+            self.stats.read_sectors += sectors
 
     def _failed_read(self, error: ZramError) -> ZramError:
         with self.stats.lock:
             self.stats.failed_reads += 1
-        return error
+        return _as_io_error(error)
 
     def _failed_write(self, error: ZramError) -> ZramError:
         with self.stats.lock:
             self.stats.failed_writes += 1
-        if isinstance(error, NoMemory):
-            return DeviceIOError(error.reason, hint=error.hint)
+        return _as_io_error(error)
+
+
+def _as_io_error(error: ZramError) -> ZramError:
+    """A request to a block device fails with EIO, whatever the reason was; the reason is in the text."""
+    if error.errno == errno.EIO:
         return error
+    return DeviceIOError(f"{error.reason} ({error.errno_name})", hint=error.hint)
