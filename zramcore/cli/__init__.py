@@ -13,7 +13,7 @@ import click
 from click.shell_completion import shell_complete
 
 from .. import __version__
-from . import completion, config, exec, plugins, run, try_
+from . import completion, config, create, daemon, devices, dict_, exec, map_, plugins, run, systemd, top, try_
 from .common import EXIT_USAGE, PROGRAM, guarded, plugins_of
 
 COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
@@ -23,6 +23,22 @@ BUILTIN: dict[str, click.Command] = {
     "run": run.command,
     "exec": exec.command,
     "config": config.command,
+    "dict": dict_.command,
+    "daemon": daemon.command,
+    "create": create.command,
+    "list": devices.list_,
+    "show": devices.show,
+    "get": devices.get,
+    "set": devices.set_,
+    "idle": devices.idle,
+    "writeback": devices.writeback,
+    "recompress": devices.recompress,
+    "reset": devices.reset,
+    "remove": devices.remove,
+    "top": top.command,
+    "map": map_.command,
+    "reload": devices.reload,
+    "systemd": systemd.command,
     "plugins": plugins.command,
     "completion": completion.command,
 }

@@ -7,22 +7,26 @@ The keys are described in docs/config.md.
 from __future__ import annotations
 
 from .check import check, check_file
-from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, Where, load_config
+from .daemon import DaemonConfig, absolute_listener
+from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, Where, load_config, read_device
 from .order import ACTIONS, ORDER, Write, plan, plan_device
 
 __all__ = [
     "ACTIONS",
     "ORDER",
     "Config",
+    "DaemonConfig",
     "DeviceConfig",
     "ImageConfig",
     "PolicyConfig",
     "Setting",
     "Where",
     "Write",
+    "absolute_listener",
     "check",
     "check_file",
     "load_config",
     "plan",
     "plan_device",
+    "read_device",
 ]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from .daemon import DAEMON_KEYS, DaemonConfig, read_daemon
 from .document import Document, KeyPath, dotted, read_document
 from .paths import absolute_backing, absolute_dict, absolute_path
 
+DEPLOYMENT_KEYS = ("device", "daemon")
 PAGE_SIZES = (4096, 16384, 65536)
 DEVICE_KEYS = ("page_size", "image", "policy")
 """The keys of a device that are not attributes."""
@@ -85,6 +87,7 @@ class Config:
     path: Path
     files: tuple[Path, ...]
     devices: tuple[DeviceConfig, ...]
+    daemon: DaemonConfig = field(default_factory=DaemonConfig)
 
 
 def load_config(path: str | Path) -> Config:
@@ -107,6 +110,16 @@ def read_config(path: str | Path) -> tuple[Config, list[ConfigError]]:
     return _Reader(document).config()
 
 
+def read_device(name: str, table: Mapping[str, Any], directory: Path) -> tuple[Config, list[ConfigError]]:
+    """A deployment of one device that no file says: `table` holds its keys, `directory` is what paths are relative to.
+
+    As `read_config`; errors name ``DIRECTORY/create`` as the file.
+    """
+    document = Document(directory / "create", ())
+    document.merge({"device": {name: dict(table)}}, document.path)
+    return _Reader(document).config()
+
+
 @dataclass
 class _Reader:
     document: Document
@@ -121,19 +134,26 @@ class _Reader:
     def config(self) -> tuple[Config, list[ConfigError]]:
         document = self.document
         for key in document.tree:
-            if key != "device":
-                self.wrong("is not a key of a deployment", key, hint=did_you_mean(key, ["device"]))
+            if key not in DEPLOYMENT_KEYS:
+                self.wrong("is not a key of a deployment", key, hint=did_you_mean(key, DEPLOYMENT_KEYS))
         tables = document.tree.get("device", {})
         devices: list[DeviceConfig] = []
         if not isinstance(tables, dict):
             self.wrong("is not a table", "device", hint="declare a device as [device.zram0]")
-        elif not tables:
+        elif not tables and "daemon" not in document.tree:
             self.problems.append(
                 ConfigError("declares no device", file=str(document.path), hint="begin with [device.zram0]")
             )
         else:
             devices = [self.device(name, table) for name, table in tables.items() if self.is_device(name, table)]
-        return Config(document.path, document.files, tuple(devices)), self.problems
+        return Config(document.path, document.files, tuple(devices), self.daemon()), self.problems
+
+    def daemon(self) -> DaemonConfig:
+        base = {key: self.document.origin(("daemon", key)).parent for key in DAEMON_KEYS}
+        daemon, problems = read_daemon(self.document.tree.get("daemon", {}), base)
+        for key, reason, hint in problems:
+            self.wrong(reason, "daemon", *([] if key is None else [key]), hint=hint)
+        return daemon
 
     def is_device(self, name: str, table: object) -> bool:
         if not isinstance(table, dict):
