@@ -18,6 +18,8 @@ from zramcore.errors import InvalidValue, NoMemory, NoSpace
 from zramcore.interfaces import Buffer
 from zramcore_plugins.allocators import Zsmalloc, arena
 from zramcore_plugins.allocators.handles import SPARE_MOST
+from zramcore_plugins.allocators.size_classes import FULL_GROUP
+from zramcore_plugins.allocators.zspages import UNLISTED, Zspage
 
 PAGE = 4096
 MIB = 1 << 20
@@ -119,17 +121,41 @@ def test_python_objects_cost_little(pool: Zsmalloc) -> None:
     assert (objects + table) / (pool.pages_used * PAGE) < 0.05
 
 
-def test_zspages_that_are_gone_are_forgotten(pool: Zsmalloc) -> None:
-    """No chain of dead zspages hangs on a live one, whatever the order in which they leave their lists."""
+def unlisted_zspages(pool: Zsmalloc) -> list[Zspage]:
+    """The full zspages and the current ones."""
+    owners = {zspage for zspage in pool._owners if zspage is not None and zspage is not pool._huge_owner}
+    return [zspage for zspage in owners if zspage.group in (UNLISTED, FULL_GROUP)]
+
+
+def test_a_zspage_in_no_list_holds_no_other(pool: Zsmalloc) -> None:
+    """Else dead zspages would hang on full ones, each with its own old neighbours: a leak that never ends."""
     source = random.Random(3)
-    handles = fill(pool, 3000, 1500)
-    for _ in range(20):
+    handles = fill(pool, 1500, 1500)
+    for _ in range(6):
         source.shuffle(handles)
-        pool.free_many(handles[1500:])
-        handles = handles[:1500] + fill(pool, 1500, 1500)
-    pool.free_many(handles)
-    left = [each for each in gc.get_objects() if type(each).__name__ == "Zspage" and each.inuse == 0 and each.base]
-    assert left == []
+        pool.free_many(handles[1000:])
+        handles = handles[:1000]
+        unlisted = unlisted_zspages(pool)
+        handles += fill(pool, 470, 1500)
+        pool.compact()
+        unlisted += unlisted_zspages(pool)
+        handles += [pool.store_one(bytes(1500), 0) for _ in range(30)]
+        unlisted += unlisted_zspages(pool)
+        assert len(unlisted) > 100
+        for zspage in unlisted:
+            if zspage.group in (UNLISTED, FULL_GROUP) and zspage.inuse:
+                assert zspage.prev is zspage.next is zspage.pool_class.heads[0]
+
+
+def test_the_current_zspage_holds_no_other(pool: Zsmalloc) -> None:
+    """The same, for one that leaves its list because an object of it is freed: eight objects, A full, B with six."""
+    handles = fill(pool, 14, 1500)
+    pool.free_many(handles[:3])
+    pool.free(handles[8])
+    (current,) = unlisted_zspages(pool)
+    assert current.inuse == 5
+    assert current is pool._owners[pool._positions[handles[9]] // PAGE]
+    assert current.prev is current.next is current.pool_class.heads[0]
 
 
 # Handles and buffers ------------------------------------------------------------------------------------------------
