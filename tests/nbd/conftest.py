@@ -19,6 +19,7 @@ from zramcore.control import Control
 from zramcore.interfaces import Catalogue
 from zramcore.nbd import Server, listen
 from zramcore.nbd import protocol as p
+from zramcore.testing.faults import FaultyDriver
 from zramcore.testing.inspection import Clock
 
 PATIENCE = 20.0
@@ -274,6 +275,7 @@ class House:
             server.stop()
         for number in list(self.control.devices):
             self.control.hot_remove(number)
+        FaultyDriver.reset()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..errors import ZramError
-from ..extents import NOT_ZERO, all_hold_objects, extents, slot_content
+from ..extents import EMPTY, NOT_ZERO, all_hold_objects, extents, slot_content
+from ..slot_table import Column
 from . import protocol
 from .export import Export
 from .outbox import Outbox
@@ -27,6 +28,12 @@ error beyond them ends the connection, as the protocol demands."""
 
 
 SHORT = "the device ended within a read"
+
+
+def _not_zero(flags: Column, handles: Column) -> Column:
+    """Whether rows may read as anything but zeroes: for a reader, an empty slot and a page of zeroes are one hole."""
+    state: Column = slot_content(flags, handles) & NOT_ZERO
+    return state
 
 
 class Reader:
@@ -115,9 +122,9 @@ class Reader:
             stop = min(start + PIECE, end)
             first = start // page
             position = first * page
-            for count, state in extents(table, first, -(-stop // page), slot_content, PIECE):
+            for count, state in extents(table, first, -(-stop // page), _not_zero, PIECE):
                 begin, position = max(position, start), position + count * page
-                yield begin, min(position, stop) - begin, bool(state & NOT_ZERO)
+                yield begin, min(position, stop) - begin, state != EMPTY
 
     def _pieces(self, cookie: int, offset: int, length: int) -> None:
         """A structured read as chunks of data and holes."""

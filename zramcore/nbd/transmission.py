@@ -29,30 +29,38 @@ class Transmission:
 
     def run(self) -> None:
         """Serve until the client disconnects. Raises Disconnect, OSError."""
-        buffer, receive, session = self._buffer, self._wire.receive_into, self._session
-        start = end = 0
-        while True:
+        buffer, receive = self._buffer, self._wire.receive_into
+        end: int | None = 0
+        while end is not None:
             count = receive(buffer[end:])
             if not count:
                 if end:
                     raise Disconnect("the client went away in the middle of a request")
                 return
             self.received += count
-            end += count
-            requests, start, write = self._parse(end)
+            end = self._consume(end + count)
+
+    def _consume(self, end: int) -> int | None:
+        """Carry out the complete requests in the first `end` bytes of the buffer. Returns how many bytes are left, at
+        its front now; None when the client has said goodbye."""
+        while True:
+            requests, start, long_write = self._parse(end)
             last = bool(requests) and requests[-1][0] == CMD_DISC
             self.requests += len(requests)
-            session.execute(requests[:-1] if last else requests, self._stopping())
+            self._session.execute(requests[:-1] if last else requests, self._stopping())
             if last:
-                return
-            if write is not None:
-                self.requests += 1
-                start, end = self._long_write(write, start, end)
-            # What is left is the beginning of a request: it moves to the front, so that the rest has room.
-            left = end - start
-            if start and left:
-                buffer[:left] = buffer[start:end]
-            end = left
+                return None
+            if long_write is None:
+                return self._keep(start, end)
+            self.requests += 1
+            end = self._keep(*self._long_write(long_write, start, end))
+
+    def _keep(self, start: int, end: int) -> int:
+        """Move the beginning of a request to the front, so that the rest has room; returns its length."""
+        left = end - start
+        if start and left:
+            self._buffer[:left] = self._buffer[start:end]
+        return left
 
     def _parse(self, end: int) -> tuple[list[Request], int, Request | None]:
         """The complete requests in the first `end` bytes, and where what is left over starts. The third is a write too
@@ -98,11 +106,8 @@ class Transmission:
             if whole > 0 and end == BUFFER:
                 session.write_piece(offset, buffer[start : start + whole])
                 offset, left, start = offset + whole, left - whole, start + whole
-                buffer[: end - start] = buffer[start:end]
-                start, end = 0, end - start
-            elif end == BUFFER:
-                buffer[: end - start] = buffer[start:end]
-                start, end = 0, end - start
+            if end == BUFFER:
+                start, end = 0, self._keep(start, end)
             count = self._wire.receive_into(buffer[end:])
             if not count:
                 raise Disconnect("the client went away in the middle of a write")
