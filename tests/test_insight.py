@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,7 @@ from zramcore.testing.inspection import Clock, check_consistent, snapshot, stat
 from zramcore.testing.walk import KINDS, make_page
 
 PAGES = 160
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def store(device: Device, name: str, text: str) -> str:
@@ -143,6 +147,33 @@ def test_a_large_device_costs_what_was_written(device: Callable[..., Device]) ->
     assert sum(bucket.pages for bucket in age_buckets(new.path.table, 1000)) == 1
 
 
+def test_the_page_names_the_edges_and_its_example_is_right(device: Callable[..., Device], clock: Clock) -> None:
+    page = (DOCS / "insight.md").read_text()
+    edges = re.search(r"The edges are (.*?)\. If N", page, re.DOTALL)
+    assert edges is not None
+    seconds: list[int] = []
+    for group in re.findall(r"([\d, ]+?) (s|min|h|days)", edges[1].replace("\n", " ")):
+        unit = {"s": 1, "min": 60, "h": 3600, "days": 86400}[group[1]]
+        seconds += [int(number) * unit for number in group[0].replace(",", " ").split()]
+    assert tuple(seconds) == AGE_EDGES
+    assert f"always the same {len(AGE_EDGES)} ages" in page
+
+    new = device(64)
+    for index in range(40):
+        new.pwrite(index * 4096, make_page("random", index, 4096))
+        clock.now += 60
+    command = re.search(r"^    (awk .*)$", page, re.MULTILINE)
+    assert command is not None
+    text = attributes.show(new, "idle_histogram")
+    awk = command[1].replace("67108864", str(10 * 4096))
+    told = subprocess.run(["sh", "-c", awk], input=text, capture_output=True, text=True, check=True).stdout
+    attributes.store(new, "idle", told)
+    marked = sum(row[4] for row in histogram(new))
+    older = [edge for edge in AGE_EDGES if edge < int(told)][-1]
+    attributes.store(new, "idle", str(older))
+    assert 0 < marked <= 10 < sum(row[4] for row in histogram(new))
+
+
 # writeback_preview ----------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +252,8 @@ def test_writeback_does_what_the_preview_said(
         if source.randrange(2):
             attributes.store(new, "idle", "all")
     check_consistent(new)
-    assert ends["OK"] and ends["EIO"], ends
+    assert ends["OK"], ends
+    assert ends["EIO"], ends
 
 
 def test_of_a_page_named_twice_across_batches_the_budget_is_looked_at_first(device: Callable[..., Device]) -> None:
@@ -298,6 +330,30 @@ def test_an_allocator_that_cannot_tell_is_estimated(catalogue: Catalogue, device
         new.pwrite(index * 4096, make_page("random", index, 4096))
     attributes.store(new, "writeback_preview", "huge")
     assert answer(new)["mem_used_freed"] == "16384"
+
+
+@pytest.mark.parametrize("name", ["zsmalloc", "malloc"])
+@pytest.mark.parametrize("page_size", [4096, 65536])
+def test_an_allocator_foretells_what_freeing_frees(catalogue: Catalogue, name: str, page_size: int) -> None:
+    source = random.Random(page_size)
+    allocator = catalogue.allocators[name](page_size, 4000)
+    sizes: dict[int, int] = {}
+    for _ in range(30):
+        for _ in range(100):
+            size = source.choice((source.randrange(1, page_size), source.randrange(1, 200), page_size))
+            sizes[allocator.alloc(size)] = size
+        going = source.sample(sorted(sizes), source.randrange(len(sizes)))
+        told = allocator.pages_freed_by(going, [sizes[handle] for handle in going])
+        before = allocator.pages_used
+        allocator.free_many(going)
+        assert before - allocator.pages_used == told
+        if name == "zsmalloc":
+            assert allocator.pages_freed_by(going, [1] * len(going)) == 0, "freed handles do no harm"
+        for handle in going:
+            del sizes[handle]
+        if source.randrange(3) == 0:
+            allocator.compact()
+    allocator.close()
 
 
 # Waiting for nothing --------------------------------------------------------------------------------------------------
