@@ -12,15 +12,13 @@ from __future__ import annotations
 import errno
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
 
 from ..errors import InvalidValue, NoMemory, NoSpace, ZramError
 from ..interfaces import API_VERSION, Allocator, Buffer
-
-Make = Callable[[int, int], Allocator]
 
 
 def content(seed: int, size: int) -> bytes:
