@@ -250,7 +250,11 @@ class House:
         if kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE)
-            sock.connect(rest)
+            try:
+                sock.connect(rest)
+            except OSError:
+                sock.close()
+                raise
         else:
             host, _, port = rest.rpartition(":")
             sock = socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE)

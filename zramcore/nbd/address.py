@@ -33,39 +33,28 @@ class Listener:
             raise InvalidValue("the socket does not listen", attribute="nbd", hint="in systemd: Accept=no")
         self.socket = sock
         self._path = path
-        self._inode = path.stat().st_ino if path is not None else 0
-
-    @property
-    def address(self) -> str:
+        self._file = None if path is None else _identity(path)
+        name = sock.getsockname()
+        unix = sock.family == socket.AF_UNIX
+        self._place = quote(os.fsdecode(name)) if unix else f"{_bracketed(name[0])}:{name[1]}"
+        self.address = f"unix:{os.fsdecode(name)}" if unix else f"tcp:{self._place}"
         """``unix:/run/zram.sock`` or ``tcp:127.0.0.1:10809``, as `listen` takes it, with the port really used."""
-        name = self.socket.getsockname()
-        if self.socket.family == socket.AF_UNIX:
-            return f"unix:{os.fsdecode(name)}"
-        return f"tcp:{_bracketed(name[0])}:{name[1]}"
+        self.local = unix or _is_loopback(name[0])
+        """Whether only this machine can connect."""
 
     def uri(self, export: str = "", *, tls: bool = False) -> str:
         """The NBD URI that clients take."""
         scheme = "nbds" if tls else "nbd"
-        name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:
-            return f"{scheme}+unix:///{quote(export)}?socket={quote(os.fsdecode(name))}"
-        return f"{scheme}://{_bracketed(name[0])}:{name[1]}/{quote(export)}"
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can connect."""
-        if self.socket.family == socket.AF_UNIX:
-            return True
-        address = ipaddress.ip_address(self.socket.getsockname()[0].partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        return bool((mapped or address).is_loopback)
+            return f"{scheme}+unix:///{quote(export)}?socket={self._place}"
+        return f"{scheme}://{self._place}/{quote(export)}"
 
     def close(self) -> None:
         """Stop listening, and remove the socket's file if it is still ours."""
         self.socket.close()
         if self._path is not None:
             with suppress(FileNotFoundError):
-                if self._path.stat().st_ino == self._inode:
+                if _identity(self._path) == self._file:
                     self._path.unlink()
 
 
@@ -165,6 +154,17 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> dict[str, Liste
                 f"descriptor {FIRST_ACTIVATED + index} ({name}) is not a socket: {error.strerror}", attribute="nbd"
             ) from error
     return listeners
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Tells a socket's file from one that took its place, perhaps with its inode number."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _bracketed(host: str) -> str:
