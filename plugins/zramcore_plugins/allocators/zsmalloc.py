@@ -165,7 +165,7 @@ class Zsmalloc(Placement):
     def pages_freed_by(self, handles: Sequence[int], sizes: Sequence[int]) -> int:
         """The pages of the zspages that would be left empty: exact while nobody allocates, frees or compacts.
 
-        It takes no lock, for a large answer takes long: 0.2 us an object.
+        It takes no lock, for a large answer takes long: 0.3 us an object, 1.3 in random order (262,144 objects).
         """
         positions, owners, shift = self._positions, self._owners, self._shift
         freed = 0
