@@ -11,7 +11,6 @@ pool, never leave a row that points at freed memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ import numpy as np
 from . import samefill
 from .errors import NoMemory
 from .interfaces import Buffer
+from .one_page import PageCommitter, page_committer
 from .readpath import ReadPath
-from .slot_table import CHUNK_SHIFT, HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column, allocated, holds_object
+from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column, allocated, holds_object
 from .zcomp import PRIMARY
 
 
@@ -30,24 +30,28 @@ class DataPath(ReadPath):
     Lives from disksize to reset. Indexes and counts must lie within the device: the device checks them.
     """
 
+    def __init__(self, **parts: Any) -> None:
+        """`parts` are those of ReadPath."""
+        super().__init__(**parts)
+        self.commit_one: PageCommitter = page_committer(self)
+        """Store one page's object and give the row to it, with the slot locked."""
+
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def write_page(self, index: int, page: bytes) -> None:
-        """Write one page."""
+        """Write one page. Raises NoMemory, and what a plugin's failure becomes; the old page is kept then."""
         word = samefill.same_word(page)
         if word is None:
             data, flags = self._compress_one(page)
-            with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
-                self._commit_one(index, data, flags)
         else:
-            with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
-                self._check_open()
-                self._replace_row(index, SAME, word)
+            data, flags = None, SAME
+        with self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
+            self.commit_one(index, data, flags, word or 0)
 
     def _compress_one(self, page: bytes) -> tuple[Buffer, int]:
         """What to store for a page, and its size and flags."""
         try:
-            data = self._contexts.compress_page(page)
+            data = self.zcomp.contexts.compress_page(page)
             size = len(data)
             if 0 < size < self._huge_class_size:
                 return data, size
@@ -56,59 +60,6 @@ class DataPath(ReadPath):
         except Exception as error:
             raise self.zcomp.fault(PRIMARY, error) from error
         return page, self.page_size | HUGE
-
-    def _commit_one(self, index: int, data: Buffer, flags: int) -> None:
-        """Store an object and give the row to it; the caller holds the slot's lock. Raises NoMemory."""
-        self._check_open()
-        try:
-            handle = self.allocator.store_one(data, self.limit_pages)
-        except Exception as error:
-            if not isinstance(data, (bytes, bytearray, memoryview)):
-                raise self.zcomp.fault(PRIMARY, TypeError(f"compress_page gave {type(data).__name__}")) from error
-            raise self.allocator_fault(error) from error
-        if not handle:
-            raise NoMemory("no memory for the page", hint="raise mem_limit, or write pages back")
-        self._replace_row(index, flags, handle)
-
-    def _replace_row(self, index: int, flags: int, handle: int) -> None:
-        """Give a row its new contents, count both and free the old; the caller holds the slot's lock."""
-        old_flags, old_handle = self._flags_row[index], self._handles_row[index]
-        self._flags_row[index] = flags
-        self._handles_row[index] = handle
-        clock = self.clock
-        if monotonic() >= clock.until:
-            clock.refresh()
-        self._ac_times_row[index] = clock.seconds
-        self.table.touched[index >> CHUNK_SHIFT] = 1
-        old_size = old_flags & SIZE_MASK if not old_flags & WB else 0
-        stats = self.stats
-        with stats.lock:
-            stats.compr_data_size += (flags & SIZE_MASK) - old_size
-            if (flags | old_flags) & (SAME | HUGE | WB) or not old_flags:
-                self._count_unusual(old_flags, flags)
-        if old_size:
-            try:
-                self.allocator.free(old_handle)
-            except Exception as error:
-                raise self.allocator_fault(error) from error
-        elif old_flags & WB:
-            assert self.backing is not None
-            self.backing.release(old_handle)
-
-    def _count_unusual(self, old: int, new: int) -> None:
-        """Count what is not an object replacing an object; the caller holds `stats.lock`."""
-        stats = self.stats
-        if not old & (SIZE_MASK | SAME | WB):
-            stats.pages_stored += 1
-        if old & SAME:
-            stats.same_pages -= 1
-        if new & SAME:
-            stats.same_pages += 1
-        if old & HUGE and not old & WB:
-            stats.huge_pages -= 1
-        if new & HUGE:
-            stats.huge_pages += 1
-            stats.huge_pages_since += 1
 
     def _free(self, handles: Sequence[int]) -> None:
         try:
@@ -139,7 +90,7 @@ class DataPath(ReadPath):
             objects = list(packed)
             flags[:] = sizes
         with self.table.lock_range(first, count):
-            self._check_open()
+            self.check_open()
             done = self._commit(first, objects, flags, same, words)
         if done < count:
             raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
@@ -215,21 +166,22 @@ class DataPath(ReadPath):
     def write_partial(self, index: int, start: int, data: memoryview) -> None:
         """Change bytes `start` .. of one page: read, modify and write under the slot's lock."""
         with self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            self._check_open()
-            flags = self._flags_row[index]
-            old = self._read_unusual(index, flags)
+            self.check_open()
+            flags = self.table.flags_row[index]
+            old: Buffer | None = self.peek_unusual(index, flags)
             if old is None:
-                block = self._handles_row[index]
+                block = self.table.handles_row[index]
                 old = self._read_blocks([block])[block]
                 if flags & SIZE_MASK and not flags & HUGE:
                     old = self._unpack(flags, old)
             page = bytearray(old)
             page[start : start + len(data)] = data
-            word = samefill.same_word(bytes(page))
+            changed = bytes(page)
+            word = samefill.same_word(changed)
             if word is None:
-                self._commit_one(index, *self._compress_one(bytes(page)))
+                self.commit_one(index, *self._compress_one(changed), 0)
             else:
-                self._replace_row(index, SAME, word)
+                self.commit_one(index, None, SAME, word)
 
     # Freeing ----------------------------------------------------------------------------------------------------------
 
@@ -238,7 +190,7 @@ class DataPath(ReadPath):
         table = self.table
         for start, end in table.touched_ranges(first, first + count):
             with table.lock_range(start, end - start):
-                self._check_open()
+                self.check_open()
                 rows = table.flags[start:end]
                 if not rows.any():
                     continue
@@ -268,7 +220,7 @@ class DataPath(ReadPath):
     def compact(self) -> int:
         """Compact the pool, with all slots locked: nobody holds a view of an object that moves. Returns pages freed."""
         with self.table.lock_all():
-            self._check_open()
+            self.check_open()
             try:
                 return self.allocator.compact()
             except Exception as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from time import monotonic
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from .access_clock import AccessClock
 from .backing import BackingStore
 from .errors import DeviceIOError, PluginFault, ZramError
 from .interfaces import Allocator, Buffer
+from .one_page import PageReader, page_reader
 from .slot_table import (
     HUGE,
     IDLE,
-    LOCK_MASK,
-    LOCK_SHIFT,
+    NOT_PLAIN,
     PP_SLOT,
-    PRIORITY_MASK,
     PRIORITY_SHIFT,
     SAME,
     SIZE_MASK,
@@ -32,9 +30,6 @@ from .slot_table import (
 )
 from .stats import Stats
 from .zcomp import PRIMARY, Zcomp
-
-NOT_PLAIN = SAME | WB | HUGE | PRIORITY_MASK
-"""A row with none of these and a size is an object of the primary algorithm: the quick way of reading."""
 
 RELOCK_TRIES = 3
 """Times a read of written-back pages starts again because they moved, before it holds the locks throughout."""
@@ -45,7 +40,7 @@ DECOMPRESS_PAGES = 64
 NOT_ACCESSED = np.uint32(~(IDLE | PP_SLOT) & 0xFFFFFFFF)
 
 Sink = Callable[[list[Buffer]], object]
-"""Takes the next pages of a read, in order, while their slots are locked."""
+"""Takes the next pages of a read, in order, while their slots are locked. None of them is a view of the pool."""
 
 
 class ReadPath:
@@ -74,13 +69,8 @@ class ReadPath:
         self.closed = False
         self._zero_page = bytes(page_size)
         self._huge_class_size = allocator.huge_class_size
-        # The one-page paths' own names for what they look up each time.
-        self._locks = table.locks
-        self._flags_row = table.flags_row
-        self._handles_row = table.handles_row
-        self._ac_times_row = table.ac_times_row
-        self._contexts = zcomp.contexts
-        self._view = allocator.view
+        self.read_page: PageReader = page_reader(self)
+        """One page by its index; None when it is written back (use `read_pages`)."""
 
     def allocator_fault(self, error: Exception) -> ZramError:
         """What to raise for an exception of the allocator."""
@@ -88,52 +78,39 @@ class ReadPath:
             return error
         return PluginFault(self.allocator.name, f"{type(error).__name__}: {error}", hint="the request failed")
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises DeviceIOError (EIO) after `close`."""
         if self.closed:
             raise DeviceIOError("the device was reset meanwhile")
 
-    def read_page(self, index: int) -> bytes | None:
-        """One page; None when it is written back (use `read_pages`).
+    def read_unusual(self, index: int, flags: int) -> bytes | None:
+        """A page that is not an object of the primary algorithm; None when it is written back. The slot is locked."""
+        page = self.peek_unusual(index, flags)
+        if page is not None and flags:
+            table = self.table
+            table.flags_row[index] = flags & ~(IDLE | PP_SLOT)
+            table.ac_times_row[index] = self.clock.now()
+        return page
 
-        This is what random reads of single pages cost: it looks nothing up twice and takes one lock.
-        """
-        with self._locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            flags = self._flags_row[index]
-            size = flags & SIZE_MASK
-            found: Buffer | None
-            if flags & NOT_PLAIN or not size or self.closed:
-                found = self._read_unusual(index, flags)
-                if found is None:
-                    return None
-            else:
-                data = None
-                try:
-                    data = self._view(self._handles_row[index], size)
-                    found = self._contexts.decompress_page(data, self.page_size)
-                    if len(found) != self.page_size:
-                        raise ValueError(f"page {index} decompressed to {len(found)} bytes")
-                    if not isinstance(found, bytes):
-                        found = bytes(memoryview(found))
-                except Exception as error:
-                    if data is None:
-                        raise self.allocator_fault(error) from error
-                    raise self.zcomp.fault(PRIMARY, error) from error
-            page = found if isinstance(found, bytes) else bytes(found)
-            if flags:
-                if flags & (IDLE | PP_SLOT):
-                    self._flags_row[index] = flags & ~(IDLE | PP_SLOT)
-                clock = self.clock
-                if monotonic() >= clock.until:
-                    clock.refresh()
-                self._ac_times_row[index] = clock.seconds
-            return page
+    def peek_unusual(self, index: int, flags: int) -> bytes | None:
+        """`read_unusual` of any row, which is not an access."""
+        self.check_open()
+        if not flags:
+            return self._zero_page
+        if flags & WB:
+            return None
+        return bytes(self._page_in_memory(self.table.handles_row[index], flags))
 
-    def _read_unusual(self, index: int, flags: int) -> Buffer | None:
-        """A page that is not an object of the primary algorithm; None when it is written back."""
-        self._check_open()
-        pages: list[Buffer] = [self._zero_page]
-        missing = self._collect([self._handles_row[index]], [flags], pages, {})
-        return None if missing else pages[0]
+    def _page_in_memory(self, handle: int, flags: int) -> Buffer:
+        """The page of a row that holds something and is not written back; never a view of the pool."""
+        if flags & SAME:
+            return samefill.expand(handle, self.page_size)
+        if flags & HUGE:
+            try:
+                return bytes(self.allocator.view(handle, self.page_size))
+            except Exception as error:
+                raise self.allocator_fault(error) from error
+        return self._decompress(flags >> PRIORITY_SHIFT & 3, [handle], [flags & SIZE_MASK])[0]
 
     def read_pages(self, first: int, count: int) -> bytes:
         """`count` pages as one buffer."""
@@ -165,7 +142,7 @@ class ReadPath:
         with ExitStack() as pins:
             for attempt in itertools.count():
                 with self.table.lock_range(first, count):
-                    self._check_open()
+                    self.check_open()
                     missing = self._serve(first, count, fetched, sink)
                     if missing and attempt == RELOCK_TRIES:
                         missing = self._serve(first, count, fetched | self._read_blocks(missing), sink)
@@ -192,7 +169,7 @@ class ReadPath:
         sizes = lengths.tolist()
         pages: list[Buffer] = [self._zero_page] * len(others)
         if others:
-            flags = [self._flags_row[first + position] for position in others]
+            flags = [self.table.flags_row[first + position] for position in others]
             missing = self._collect([handles[position] for position in others], flags, pages, fetched)
             if missing:
                 return missing
@@ -227,20 +204,9 @@ class ReadPath:
                     pages[position] = self._unpack(flag, block)
                 else:
                     pages[position] = block
-            elif flag & SAME:
-                pages[position] = samefill.expand(handle, self.page_size)
-            elif flag & HUGE:
-                pages[position] = self._view_huge(handle)
-            elif flag & SIZE_MASK:
-                priority = flag >> PRIORITY_SHIFT & 3
-                pages[position] = self._decompress(priority, [handle], [flag & SIZE_MASK])[0]
+            elif flag:
+                pages[position] = self._page_in_memory(handle, flag)
         return missing
-
-    def _view_huge(self, handle: int) -> Buffer:
-        try:
-            return self._view(handle, self.page_size)
-        except Exception as error:
-            raise self.allocator_fault(error) from error
 
     def _decompress(self, priority: int, handles: list[int], sizes: list[int]) -> list[Buffer]:
         try:

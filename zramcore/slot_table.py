@@ -39,6 +39,9 @@ PRIORITY_SHIFT = 23
 PRIORITY_MASK = 3 << PRIORITY_SHIFT
 """Compression priority (0..3) of the stored object."""
 
+NOT_PLAIN = SAME | WB | HUGE | PRIORITY_MASK
+"""A row with none of these and a size is an object of the primary algorithm: the quick way of reading."""
+
 CHUNK_SHIFT = 12
 """Rows per entry of `touched`: 4096, so that 26 million slots need 6,400 entries."""
 SCAN_ROWS = 1 << 18

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from .slot_table import HUGE, SAME, SIZE_MASK, WB
+
 
 class Stats:
     """Counters since the last reset of the device. Change them while holding `lock`; reading needs no lock, so a
@@ -53,3 +55,17 @@ class Stats:
         self.same_pages = 0
         self.write_requests = 0
         self.write_sectors = 0
+
+    def count_page(self, old: int, new: int) -> None:
+        """Count one row whose flags change from `old` to `new`, all but its bytes; the caller holds `lock`."""
+        if not old & (SIZE_MASK | SAME | WB):
+            self.pages_stored += 1
+        if old & SAME:
+            self.same_pages -= 1
+        if new & SAME:
+            self.same_pages += 1
+        if old & HUGE and not old & WB:
+            self.huge_pages -= 1
+        if new & HUGE:
+            self.huge_pages += 1
+            self.huge_pages_since += 1

@@ -43,6 +43,7 @@ class Placement(Allocator):
         self._owners = self._arena.owners
         self._positions = self._handles.positions
         self._spare = self._handles.spare
+        self.arena = (self._positions, self._memory)
         self._shift = self._arena.page_shift
         self._huge_class = self._class_of[page_size]
         self._huge_owner = Zspage(self._huge_class, 0, 0, FULL_GROUP)
