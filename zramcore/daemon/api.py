@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, ZramError, did_you_mean
+from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, TooLong, ZramError, did_you_mean
 from ..parse import kstrtoint
 from . import metrics, status
 from .creation import parse_policies
@@ -25,6 +25,8 @@ from .slot_map import slot_map
 
 MOST_CHANGES = 10
 """Changes served at once (a writeback takes a thread as long as it runs); one more is told to come back (503)."""
+LONGEST_BODY = 1 << 16
+"""Bytes of a request body: writes to attributes have at most 4096, a device with many policies some more."""
 
 _STATUS = {
     errno.ENOENT: "404 Not Found",
@@ -36,7 +38,7 @@ _STATUS = {
     errno.EOPNOTSUPP: "422 Unprocessable Content",
     errno.EINVAL: "400 Bad Request",
     errno.ERANGE: "400 Bad Request",
-    errno.E2BIG: "400 Bad Request",
+    errno.E2BIG: "413 Content Too Large",
     errno.EISDIR: "400 Bad Request",
     errno.ENOTBLK: "400 Bad Request",
     errno.ENOSPC: "507 Insufficient Storage",
@@ -263,7 +265,10 @@ def _request(environ: dict[str, Any]) -> Request:
     path = environ.get("PATH_INFO", "/").encode("latin-1").decode("utf-8", "surrogateescape")
     query = {key: values[-1] for key, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
     parts = tuple(part for part in path.split("/") if part)
-    return Request(environ["REQUEST_METHOD"], parts, query, environ["wsgi.input"].read())
+    body = environ["wsgi.input"].read(LONGEST_BODY + 1)
+    if len(body) > LONGEST_BODY:
+        raise TooLong(f"a request's body has at most {LONGEST_BODY} bytes")
+    return Request(environ["REQUEST_METHOD"], parts, query, body)
 
 
 def _lines(names: Iterable[str]) -> Answer:

@@ -19,8 +19,8 @@ from ..errors import InvalidValue, NotPermitted
 
 THREADS = 16
 """Requests served at once. api.MOST_CHANGES of them may be changes, so that some are always left for looking."""
-LONGEST_BODY = 1 << 16
-"""Bytes of a request body: writes to attributes have at most 4096, a device with many policies some more."""
+LONGEST_BODY = 1 << 24
+"""Bytes of a request body that are received at all: one that is longer costs the connection. See api.LONGEST_BODY."""
 SHORTEST_TOKEN = 16
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -88,7 +88,7 @@ def read_token(path: Path) -> str:
         raise system_error(error, f"cannot read the token in {path}: {error.strerror}") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise NotPermitted(f"{path} is open to others than its owner", hint=f"chmod 600 {path}")
-    if len(text) < SHORTEST_TOKEN or not text.isprintable() or " " in text:
+    if len(text) < SHORTEST_TOKEN or not (text.isascii() and text.isprintable()) or " " in text:
         raise InvalidValue(
             f"{path} holds no token", hint=f"one word of at least {SHORTEST_TOKEN} ASCII letters: openssl rand -hex 32"
         )
