@@ -14,14 +14,14 @@ from zramcore.testing.lockstep import Lockstep
 from zramcore.testing.machine import DeviceMachine
 from zramcore.testing.walk import Walk
 
-EXAMPLES, STEPS = 70, 40
+EXAMPLES, STEPS = 50, 40
 WALKS = [
     # page size, pages, blocks, algorithm, secondary, allocator, operations
     (4096, 64, 48, "lz4", "zstd", "zsmalloc", 36_000),
     (4096, 64, 48, "lz4", "zstd", "malloc", 30_000),
     (4096, 64, 80, "zstd", None, "zsmalloc", 30_000),
     (4096, 64, 20, "zstd", "lz4hc", "malloc", 24_000),
-    (4096, 128, 100, "store", "lz4", "zsmalloc", 16_000),
+    (4096, 128, 100, "store", "lz4", "zsmalloc", 12_000),
     (16384, 64, 48, "lz4", "zstd", "zsmalloc", 20_000),
     (16384, 64, 48, "zstd", None, "malloc", 16_000),
     (65536, 16, 12, "lz4", "zstd", "zsmalloc", 4_000),
@@ -60,7 +60,7 @@ def test_a_random_walk_agrees_with_the_model(
         algorithm=algorithm,
         secondary=secondary,
         allocator=allocator,
-        deep_every=24,
+        deep_every=48,
     )
     try:
         Walk(lockstep, seed=20181122 + page_size + pages + blocks).run(operations)
