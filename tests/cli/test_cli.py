@@ -245,7 +245,7 @@ def complete(*words: str) -> list[str]:
 
 
 def test_commands_are_completed() -> None:
-    assert complete("zramcore", "t") == ["plain,try"]
+    assert complete("zramcore", "t") == ["plain,try", "plain,top"]
 
 
 def test_algorithms_are_completed_also_after_a_comma() -> None:
