@@ -160,6 +160,23 @@ def test_queued_neighbours_keep_their_holes(house, device):
     assert [replies[at].chunks[0][0] for at in range(3)] == ["hole", "data", "hole"]
 
 
+@pytest.mark.parametrize("page_size", [16384, 65536])
+def test_big_pages(house, page_size):
+    number = house.control.hot_add(page_size)
+    house.control.target(f"zram{number}").store("disksize", "4M")
+    device = house.control.devices[number]
+    client = house.connect().greet().negotiate_structured()
+    client.contexts("base:allocation", name=device.name)
+    infos = client.go(device.name, p.INFO_BLOCK_SIZE)
+    assert infos[p.INFO_BLOCK_SIZE][4:8] == page_size.to_bytes(4, "big")
+    data = noise(3 * page_size)
+    assert client.write(page_size, data) == 0
+    assert client.read(page_size - 4096, 4 * page_size) == bytes(4096) + data + bytes(page_size - 4096)
+    assert client.do(p.CMD_TRIM, page_size, 2 * page_size - 1).error == 0
+    status = client.do(p.CMD_BLOCK_STATUS, 0, 4 << 20).status[1]
+    assert status == [(2 * page_size, 3), (2 * page_size, 0), ((4 << 20) - 4 * page_size, 3)]
+
+
 def test_trim_frees_whole_pages(client, device):
     client.write(0, noise(4 * 4096))
     assert client.do(p.CMD_TRIM, 100, 3 * 4096).error == 0

@@ -44,7 +44,6 @@ from .protocol import (
     OPTION_MAGIC,
     OPTION_REPLY,
     OPTION_REPLY_MAGIC,
-    PREFERRED_BLOCK,
     REP_ACK,
     REP_ERR_INVALID,
     REP_ERR_POLICY,
@@ -239,7 +238,7 @@ class Handshake:
         if INFO_DESCRIPTION in wanted:
             infos.append(_U16.pack(INFO_DESCRIPTION) + description(export.device).encode())
         if INFO_BLOCK_SIZE in wanted:
-            infos.append(INFO_BLOCK_SIZE_REPLY.pack(INFO_BLOCK_SIZE, MIN_BLOCK, PREFERRED_BLOCK, MAX_PAYLOAD))
+            infos.append(INFO_BLOCK_SIZE_REPLY.pack(INFO_BLOCK_SIZE, MIN_BLOCK, export.device.page_size, MAX_PAYLOAD))
         text = b"".join(
             OPTION_REPLY.pack(OPTION_REPLY_MAGIC, option, REP_INFO, len(info)) + info for info in infos
         ) + OPTION_REPLY.pack(OPTION_REPLY_MAGIC, option, REP_ACK, 0)

@@ -152,5 +152,6 @@ def wire_error(number: int | None) -> int:
 # Size constraints -----------------------------------------------------------------------------------------------------
 
 MIN_BLOCK = 1
-PREFERRED_BLOCK = 4096
+"""Any offset and length will do; the preferred block is the device's page."""
 MAX_PAYLOAD = 32 << 20
+"""What every client may count on when a server says nothing else."""
