@@ -15,7 +15,6 @@ from pathlib import Path
 from zramcore.control import Control
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
-from zramcore.slot_table import CHUNK_SHIFT
 
 MIB = 1 << 20
 ROW = 16
@@ -74,7 +73,7 @@ def main() -> None:
     gc.collect()
     grown = resident() - before
     used = int(target.show("mm_stat").split()[2])
-    rows = path.table.touched.count(1) * (1 << CHUNK_SHIFT) * ROW
+    rows = sum(end - start for start, end in path.table.touched_ranges()) * ROW
     print(
         f"{offset / MIB:.0f} MiB of files, {options.comp}: "
         f"mem_used_total {used / MIB:.1f} MiB, slot rows {rows / MIB:.1f} MiB"

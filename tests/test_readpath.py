@@ -138,7 +138,7 @@ def test_a_closed_path_refuses(device: DeviceFactory) -> None:
     assert path is not None
     made.reset()
     for call in (
-        lambda: path.read_page(0), lambda: path.read_pages(0, 2), lambda: path.write_page(0, page(2)),
+        lambda: path.read_page(0, PAGE), lambda: path.read_pages(0, 2), lambda: path.write_page(0, page(2)),
         lambda: path.write_page(0, bytes(PAGE)), lambda: path.write_pages(0, memoryview(page(1) * 2)),
         lambda: path.write_partial(0, 1, memoryview(b"x")), lambda: path.free_pages(0, 1), path.compact,
     ):  # fmt: skip

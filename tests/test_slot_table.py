@@ -92,10 +92,10 @@ def test_locks_are_taken_in_ascending_order() -> None:
         def __init__(self, number: int) -> None:
             self.number = number
 
-        def acquire(self) -> None:
+        def __enter__(self) -> None:
             order.append(self.number)
 
-        def release(self) -> None:
+        def __exit__(self, *error: object) -> None:
             order.remove(self.number)
 
     table.locks = [Recorded(number) for number in range(NR_LOCKS)]  # type: ignore[misc]
@@ -110,10 +110,10 @@ def test_an_error_while_locking_lets_go() -> None:
     table = SlotTable(1 << 10)
 
     class Broken:
-        def acquire(self) -> None:
+        def __enter__(self) -> None:
             raise KeyboardInterrupt
 
-        def release(self) -> None:
+        def __exit__(self, *error: object) -> None:
             raise AssertionError("never taken")
 
     table.locks[2] = Broken()  # type: ignore[assignment]

@@ -18,7 +18,7 @@ import numpy as np
 from . import samefill
 from .errors import NoMemory
 from .interfaces import Buffer
-from .one_page import PageCommitter, page_committer
+from .one_page import PageCommitter, PageWriter, page_committer, page_writer
 from .readpath import ReadPath
 from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column, allocated, holds_object
 from .zcomp import PRIMARY
@@ -35,20 +35,12 @@ class DataPath(ReadPath):
         super().__init__(**parts)
         self.commit_one: PageCommitter = page_committer(self)
         """Store one page's object and give the row to it, with the slot locked."""
+        self.write_page: PageWriter = page_writer(self)
+        """Write one page by its byte offset; False when this is not for it (use `write_pages`)."""
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def write_page(self, index: int, page: bytes) -> None:
-        """Write one page. Raises NoMemory, and what a plugin's failure becomes; the old page is kept then."""
-        word = samefill.same_word(page)
-        if word is None:
-            data, flags = self._compress_one(page)
-        else:
-            data, flags = None, SAME
-        with self.table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            self.commit_one(index, data, flags, word or 0)
-
-    def _compress_one(self, page: bytes) -> tuple[Buffer, int]:
+    def compress_one(self, page: bytes) -> tuple[Buffer, int]:
         """What to store for a page, and its size and flags."""
         try:
             data = self.zcomp.contexts.compress_page(page)
@@ -115,8 +107,7 @@ class DataPath(ReadPath):
         rows are committed for exactly what it finished, even when an exception ends it.
         """
         table = self.table
-        rows = table.flags[first : first + len(objects)]
-        old_flags = rows.copy()
+        old_flags = table.flags[first : first + len(objects)].copy()
         old_handles = table.handles[first : first + len(objects)]
         blocks: list[int] = []
         if not old_flags.any():
@@ -129,27 +120,41 @@ class DataPath(ReadPath):
             blocks = old_handles[written_back].tolist()
         handles: list[int] = []
         try:
-            self.allocator.store(objects, replaced, self.limit_pages, handles)
-        except Exception as error:
-            raise self.allocator_fault(error) from error
-        finally:
-            done = len(handles)
-            if done:
-                if done < len(objects):
-                    words, same = words[same < done], same[same < done]
-                    flags, old_flags = flags[:done], old_flags[:done]
-                    blocks = old_handles[:done][(old_flags & WB) != 0].tolist()
-                table.handles[first : first + done] = handles
-                if len(same):
-                    table.handles[first + same] = words
-                rows[:done] = flags
-                table.ac_times[first : first + done] = self.clock.now()
-                table.touch(first, done)
-                self._count_replaced(old_flags, flags)
-                if blocks:
-                    assert self.backing is not None
-                    self.backing.release_many(blocks)
+            try:
+                self.allocator.store(objects, replaced, self.limit_pages, handles)
+            finally:
+                done = self._assign(first, handles, flags, same, words)
+        except BaseException as error:
+            # Once more: a signal may have ended the first time half way.
+            done = self._assign(first, handles, flags, same, words)
+            self._settle(old_flags[:done], flags[:done], blocks[: int(np.count_nonzero(old_flags[:done] & WB))])
+            if isinstance(error, Exception):
+                raise self.allocator_fault(error) from error
+            raise
+        if done < len(objects):
+            blocks = blocks[: int(np.count_nonzero(old_flags[:done] & WB))]
+        self._settle(old_flags[:done], flags[:done], blocks)
         return done
+
+    def _assign(self, first: int, handles: list[int], flags: Column, same: Column, words: Column) -> int:
+        """Give the rows from `first` on their handles and flags, as many as there are handles; may be done again."""
+        table = self.table
+        done = len(handles)
+        if done:
+            table.handles[first : first + done] = handles
+            if len(same):
+                table.handles[first + same[same < done]] = words[same < done]
+            table.flags[first : first + done] = flags[:done]
+            table.ac_times[first : first + done] = self.clock.now()
+            table.touch(first, done)
+        return done
+
+    def _settle(self, old: Column, new: Column, blocks: list[int]) -> None:
+        """Count rows that were replaced, and give back the blocks that they had."""
+        self._count_replaced(old, new)
+        if blocks:
+            assert self.backing is not None
+            self.backing.release_many(blocks)
 
     def _count_replaced(self, old: Column, new: Column) -> None:
         """Move the counters from what rows held to what they hold."""
@@ -179,7 +184,7 @@ class DataPath(ReadPath):
             changed = bytes(page)
             word = samefill.same_word(changed)
             if word is None:
-                self.commit_one(index, *self._compress_one(changed), 0)
+                self.commit_one(index, *self.compress_one(changed), 0)
             else:
                 self.commit_one(index, None, SAME, word)
 

@@ -230,13 +230,12 @@ class Device:
         Raises DeviceIOError (EIO) when stored data cannot be had or verified: it counts in failed_reads.
         """
         path = self.path
-        if path is not None and length == self.page_size and not offset & self._mask and 0 <= offset < self.disksize:
+        if path is not None:
             try:
-                page = path.read_page(offset >> self._shift)
+                page = path.read_page(offset, length)
             except ZramError as error:
                 raise self._failed_read(error) from error
             if page is not None:
-                self.stats.page_reads += 1
                 return page
         pieces = self._pieces(offset, length)
         if path is None or not pieces:
@@ -255,6 +254,10 @@ class Device:
         """Fill a writable buffer from byte `offset`; returns the bytes read, as `pread` would. Raises as `pread`."""
         target = memoryview(buffer).cast("B")
         path = self.path
+        if len(target) == self.page_size:
+            page = self.pread(offset, len(target))
+            target[: len(page)] = page
+            return len(page)
         pieces = self._pieces(offset, len(target))
         if path is None or not pieces:
             return 0
@@ -278,39 +281,31 @@ class Device:
         not be stored: that page keeps its old contents, it counts in failed_writes.
         """
         path = self.path
-        stats = self.stats
-        if (
-            path is not None
-            and type(buffer) is bytes
-            and len(buffer) == self.page_size
-            and not offset & self._mask
-            and 0 <= offset < self.disksize
-        ):
-            stats.page_writes += 1
+        if path is not None:
             try:
-                path.write_page(offset >> self._shift, buffer)
+                if path.write_page(offset, buffer):
+                    return self.page_size
             except ZramError as error:
                 raise self._failed_write(error) from error
-            return self.page_size
         data = memoryview(buffer).cast("B")
+        if type(buffer) is not bytes and len(data) == self.page_size and not offset & self._mask:
+            return self.pwrite(offset, bytes(data))
         pieces = self._pieces(offset, len(data))
         if path is None or (not pieces and len(data)):
             raise NoSpace(f"a write at {offset} of a device of {self.disksize} bytes", hint="set disksize first")
-        stats.write_requests += 1
+        self.stats.write_requests += 1
         done = 0
         try:
             for index, start, count, span in pieces:
                 part = data[done : done + span]
                 if span != count << self._shift:
                     path.write_partial(index, start, part)
-                elif count == 1:
-                    path.write_page(index, bytes(part))
                 else:
                     path.write_pages(index, part)
                 done += span
         except ZramError as error:
             raise self._failed_write(error) from error
-        stats.write_sectors += done >> 9
+        self.stats.write_sectors += done >> 9
         return done
 
     def discard(self, offset: int, length: int) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import NoMemory
 from .interfaces import Buffer
+from .samefill import WORD
 from .slot_table import (
     CHUNK_SHIFT,
     HUGE,
@@ -32,22 +33,30 @@ if TYPE_CHECKING:
 
 ACCESSED = IDLE | PP_SLOT
 
-PageReader = Callable[[int], "bytes | None"]
+PageReader = Callable[[int, int], "bytes | None"]
+PageWriter = Callable[[int, Any], bool]
 PageCommitter = Callable[[int, "Buffer | None", int, int], None]
 
 
 def page_reader(path: ReadPath) -> PageReader:
-    """A function that reads the page at an index; it gives None when that page is written back."""
+    """A function of a byte offset and a length: the bytes, when they are exactly one page of the device that is not
+    written back, else None."""
     table, zcomp, allocator, page_size = path.table, path.zcomp, path.allocator, path.page_size
     locks, flags_row, handles_row, ac_times_row = table.locks, table.flags_row, table.handles_row, table.ac_times_row
-    contexts, clock, view = zcomp.contexts, path.clock, allocator.view
+    contexts, clock, stats, view = zcomp.contexts, path.clock, path.stats, allocator.view
     positions, memory = allocator.arena or (None, memoryview(b""))
+    shift, within, end = page_size.bit_length() - 1, page_size - 1, table.nr_slots * page_size
 
-    def read_page(index: int) -> bytes | None:
+    def read(offset: int, length: int) -> bytes | None:
+        if length != page_size or offset & within or not 0 <= offset < end:
+            return None
+        index = offset >> shift
         with locks[index >> LOCK_SHIFT & LOCK_MASK]:
             flags = flags_row[index]
             if flags & NOT_PLAIN or not flags or path.closed:
-                return path.read_unusual(index, flags)
+                unusual = path.read_unusual(index, flags)
+                stats.page_reads += unusual is not None
+                return unusual
             data: Buffer | None = None
             try:
                 if positions is not None:
@@ -69,9 +78,35 @@ def page_reader(path: ReadPath) -> PageReader:
             if monotonic() >= clock.until:
                 clock.refresh()
             ac_times_row[index] = clock.seconds
+            stats.page_reads += 1
             return page
 
-    return read_page
+    return read
+
+
+def page_writer(path: DataPath) -> PageWriter:
+    """A function of a byte offset and a buffer that writes it when it is exactly one page of the device, as bytes;
+    False when it is not. Raises what `page_committer`'s function does, and what a compressor's failure becomes."""
+    locks, commit_one, compress_one, stats = path.table.locks, path.commit_one, path.compress_one, path.stats
+    page_size, shift, within = path.page_size, path.page_size.bit_length() - 1, path.page_size - 1
+    end, words = path.table.nr_slots * page_size, page_size // WORD
+
+    def write(offset: int, page: Any) -> bool:
+        if type(page) is not bytes or len(page) != page_size or offset & within or not 0 <= offset < end:
+            return False
+        index = offset >> shift
+        stats.page_writes += 1
+        word = page[:WORD]
+        if word == page[-WORD:] and page == word * words:
+            with locks[index >> LOCK_SHIFT & LOCK_MASK]:
+                commit_one(index, None, SAME, int.from_bytes(word, "little"))
+        else:
+            data, flags = compress_one(page)
+            with locks[index >> LOCK_SHIFT & LOCK_MASK]:
+                commit_one(index, data, flags, 0)
+        return True
+
+    return write
 
 
 def page_committer(path: DataPath) -> PageCommitter:

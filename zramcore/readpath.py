@@ -70,7 +70,7 @@ class ReadPath:
         self._zero_page = bytes(page_size)
         self._huge_class_size = allocator.huge_class_size
         self.read_page: PageReader = page_reader(self)
-        """One page by its index; None when it is written back (use `read_pages`)."""
+        """Read one page by its byte offset and length; None when this is not for it (use `read_pages`)."""
 
     def allocator_fault(self, error: Exception) -> ZramError:
         """What to raise for an exception of the allocator."""

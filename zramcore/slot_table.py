@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,32 +58,22 @@ Column = npt.NDArray[Any]
 Rows = npt.NDArray[np.bool_]
 
 
-class RangeLock:
-    """Locks of a range of slots, always taken in ascending order so that two ranges cannot deadlock."""
+def _nested(locks: list[threading.Lock], position: int) -> Iterator[None]:
+    with locks[position]:
+        if position + 1 < len(locks):
+            yield from _nested(locks, position + 1)
+        else:
+            yield
 
-    __slots__ = ("_locks", "_taken")
 
-    def __init__(self, locks: list[threading.Lock]) -> None:
-        self._locks = locks
-        self._taken = 0
+@contextmanager
+def hold(locks: list[threading.Lock]) -> Iterator[None]:
+    """Hold several locks, taken in the order given.
 
-    def __enter__(self) -> None:
-        try:
-            for lock in self._locks:
-                lock.acquire()
-                self._taken += 1
-        except BaseException:
-            self._release()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        for lock in self._locks[: self._taken]:
-            lock.release()
+    Nested with statements in a generator, because nothing else gives all of them back when a signal handler raises
+    somewhere on the way in or out: between an acquire and a note of it there is always a moment.
+    """
+    yield from _nested(locks, 0)
 
 
 def lazy_memory(size: int) -> mmap.mmap:
@@ -118,24 +108,26 @@ class SlotTable:
         self.handles_row = memoryview(handles).cast("Q")
         self.flags_row = memoryview(flags).cast("I")
         self.ac_times_row = memoryview(times).cast("I")
-        self.touched = bytearray((nr_slots >> CHUNK_SHIFT) + 1)
+        self.touched = lazy_memory((nr_slots >> CHUNK_SHIFT) + 1)
         self.locks = [threading.Lock() for _ in range(NR_LOCKS)]
 
-    def lock_range(self, first: int, count: int) -> RangeLock:
-        """The locks of slots `first` .. `first + count - 1`, as a context manager."""
+    def lock_range(self, first: int, count: int) -> AbstractContextManager[object]:
+        """The locks of slots `first` .. `first + count - 1`, in ascending order: two ranges cannot deadlock."""
         start = first >> LOCK_SHIFT
         stripes = ((first + count - 1) >> LOCK_SHIFT) - start + 1
         if stripes >= NR_LOCKS:
-            return RangeLock(self.locks)
+            return hold(self.locks)
         start &= LOCK_MASK
+        if stripes == 1:
+            return self.locks[start]
         end = start + stripes
         if end <= NR_LOCKS:
-            return RangeLock(self.locks[start:end])
-        return RangeLock(self.locks[: end - NR_LOCKS] + self.locks[start:])
+            return hold(self.locks[start:end])
+        return hold(self.locks[: end - NR_LOCKS] + self.locks[start:])
 
-    def lock_all(self) -> RangeLock:
+    def lock_all(self) -> AbstractContextManager[object]:
         """Every lock: nobody reads or writes a slot meanwhile."""
-        return RangeLock(self.locks)
+        return hold(self.locks)
 
     def touch(self, first: int, count: int) -> None:
         """Remember that rows were written; the caller holds their locks."""
@@ -149,10 +141,10 @@ class SlotTable:
         chunk = start >> CHUNK_SHIFT
         last = (stop + (1 << CHUNK_SHIFT) - 1) >> CHUNK_SHIFT
         while True:
-            chunk = touched.find(1, chunk, last)
+            chunk = touched.find(b"\1", chunk, last)
             if chunk < 0:
                 return
-            end = touched.find(0, chunk, min(last, chunk + (SCAN_ROWS >> CHUNK_SHIFT)))
+            end = touched.find(b"\0", chunk, min(last, chunk + (SCAN_ROWS >> CHUNK_SHIFT)))
             if end < 0:
                 end = min(last, chunk + (SCAN_ROWS >> CHUNK_SHIFT))
             yield max(start, chunk << CHUNK_SHIFT), min(stop, end << CHUNK_SHIFT)
