@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from zramcore.control import Control
+from zramcore.device import Device
 from zramcore.interfaces import Catalogue
 from zramcore.nbd import Server, listen
 from zramcore.nbd import protocol as p
@@ -288,6 +289,19 @@ def house(catalogue: Catalogue, tmp_path: Path) -> Iterator[House]:
     house = House(catalogue, tmp_path)
     yield house
     house.close()
+
+
+@pytest.fixture
+def device(house: House) -> Device:
+    """zram0 itself."""
+    return house.control.device("zram0")
+
+
+@pytest.fixture
+def disk(house: House) -> FaultyDriver:
+    """The FaultyDriver under one more device of 1 MiB, zram1."""
+    house.add(1 << 20, comp_algorithm="lz4", backing_dev="faulty:disk,blocks=64")
+    return FaultyDriver.named("disk")
 
 
 @pytest.fixture(params=[False, True], ids=["simple", "structured"])

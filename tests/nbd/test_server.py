@@ -92,6 +92,19 @@ def test_clients_are_listed(house):
     waiting.sock.close()
 
 
+def test_a_client_that_is_gone_before_it_is_welcomed(house):
+    """Its address cannot be had any more; the next one is served."""
+    server = house.serve(max_connections=1)
+    with listen("tcp:127.0.0.1:0").socket as listener:
+        early = socket.create_connection(listener.getsockname())
+        early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        early.close()
+        sock, _ = listener.accept()
+    server._welcome(sock)
+    assert sock.fileno() == -1
+    assert house.ready().read(0, 10) == bytes(10)
+
+
 # Rude clients ---------------------------------------------------------------------------------------------------------
 
 

@@ -246,17 +246,18 @@ class Server:
     def _welcome(self, sock: socket.socket) -> None:
         """Give a client its thread, or close its socket when there are too many."""
         try:
-            with self._lock:
-                full = len(self._connections) >= self.max_connections
-                connection = None if full else Connection(self, sock, peer_name(sock))
-                if connection is not None:
-                    self._connections.add(connection)
+            peer = peer_name(sock)
         except OSError as error:  # it is gone already
-            log(logging.INFO, "refused", reason=repr(str(error)))
+            log(logging.INFO, "refused", peer="?", reason=repr(str(error)))
             sock.close()
             return
+        with self._lock:
+            full = len(self._connections) >= self.max_connections
+            connection = None if full else Connection(self, sock, peer)
+            if connection is not None:
+                self._connections.add(connection)
         if connection is None:
-            log(logging.WARNING, "refused", peer=peer_name(sock), reason=f"'{self.max_connections} connections'")
+            log(logging.WARNING, "refused", peer=peer, reason=f"'{self.max_connections} connections'")
             sock.close()
             return
         try:
