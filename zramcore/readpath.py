@@ -34,13 +34,10 @@ from .zcomp import PRIMARY, Zcomp
 RELOCK_TRIES = 3
 """Times a read of written-back pages starts again because they moved, before it holds the locks throughout."""
 
-DECOMPRESS_PAGES = 64
-"""Pages decompressed before they are passed on: 256 KiB stay in the cache."""
-
 NOT_ACCESSED = np.uint32(~(IDLE | PP_SLOT) & 0xFFFFFFFF)
 
 Sink = Callable[[list[Buffer]], object]
-"""Takes the next pages of a read, in order, while their slots are locked. None of them is a view of the pool."""
+"""Takes the pages of a read while their slots are locked. None of them is a view of the pool."""
 
 
 class ReadPath:
@@ -175,18 +172,10 @@ class ReadPath:
                 return missing
             for position in reversed(others):
                 del handles[position], sizes[position]
-        # The others go back to their places among the pages of each batch.
-        sent = given = 0
-        for start in range(0, len(handles), DECOMPRESS_PAGES):
-            end = start + DECOMPRESS_PAGES
-            found = self._decompress(PRIMARY, handles[start:end], sizes[start:end])
-            while given < len(others) and others[given] < sent + len(found):
-                found.insert(others[given] - sent, pages[given])
-                given += 1
-            sink(found)
-            sent += len(found)
-        if given < len(others):
-            sink(pages[given:])
+        found = self._decompress(PRIMARY, handles, sizes) if handles else []
+        for position, page in zip(others, pages, strict=True):
+            found.insert(position, page)
+        sink(found)
         return []
 
     def _collect(

@@ -165,7 +165,7 @@ class Zcomp:
         try:
             pages = self.context(priority).decompress_pages(objects, page_size)
             _check_types(pages)
-            if len(pages) != len(objects) or any(size != page_size for size in set(map(len, pages))):
+            if len(pages) != len(objects) or set(map(len, pages)) - {page_size}:
                 raise ValueError("decompress_pages did not return one page per object")
         except Exception as error:
             raise self.fault(priority, error) from error
@@ -174,6 +174,6 @@ class Zcomp:
 
 def _check_types(buffers: Sequence[Buffer]) -> None:
     """Raises TypeError for anything that is not bytes: it would fail later, where nobody knows whose fault it is."""
-    for kind in set(map(type, buffers)):
+    for kind in set(map(type, buffers)) - {bytes}:
         if not issubclass(kind, (bytes, bytearray, memoryview)):
             raise TypeError(f"a compressor gave {kind.__name__}, not bytes")

@@ -12,6 +12,7 @@ compaction.py how objects move together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
 
 from zramcore.errors import InvalidValue, NoMemory
 from zramcore.interfaces import Buffer
@@ -77,12 +78,12 @@ class Zsmalloc(Placement):
         memory = self._memory
         table = self._positions
         try:
-            positions = [table[handle] for handle in handles]
+            positions = list(map(table.__getitem__, handles))
         except IndexError:
             positions = [self._find(handle) for handle in handles]
         if not all(positions):
             raise self._not_allocated(handles[positions.index(0)])
-        return [memory[position : position + size] for position, size in zip(positions, sizes, strict=True)]
+        return [memory[start:end] for start, end in zip(positions, map(add, positions, sizes), strict=True)]
 
     def free_many(self, handles: Sequence[int]) -> None:
         with self._lock:
