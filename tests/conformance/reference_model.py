@@ -46,17 +46,10 @@ def compressed_size(algorithm: str, level: int | None, page: bytes) -> int:
     raise ValueError(algorithm)
 
 
-def number(text: str) -> int:
-    """A decimal number, or EINVAL."""
-    if not re.fullmatch(r"\d+", text):
-        raise Refused("EINVAL")
-    return int(text)
-
-
-def memparse(text: str) -> int:
-    """A size with one of the suffixes K, M and G, or EINVAL."""
+def number(text: str, suffixes: str = "") -> int:
+    """A decimal number, with one of the suffixes or none, or EINVAL."""
     match = re.fullmatch(r"(\d+)([KMG]?)", text)
-    if match is None:
+    if match is None or match[2] not in suffixes:
         raise Refused("EINVAL")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
@@ -100,29 +93,11 @@ class Model:
         self.limit_enable = False
         self.write_limit = 0
         self.batch_size = 32
-        self.handlers = {
-            "backing_dev": self._backing_dev,
-            "comp_algorithm": lambda name: self._algorithm(0, name),
-            "compact": self._compact,
-            "compressed_writeback": self._compressed_writeback,
-            "disksize": self._disksize,
-            "idle": self._idle,
-            "mem_limit": self._mem_limit,
-            "mem_used_max": self._mem_used_max,
-            "recomp_algorithm": self._recomp_algorithm,
-            "algorithm_params": self._algorithm_params,
-            "recompress": self._recompress,
-            "reset": lambda _: self._reset(),
-            "writeback": self._writeback,
-            "writeback_batch_size": self._batch_size,
-            "writeback_limit": self._writeback_limit,
-            "writeback_limit_enable": self._writeback_limit_enable,
-        }
-        self._reset()
+        self._reset("1")
 
     def store(self, attribute: str, value: str) -> None:
         """Write an attribute. Raises Refused."""
-        self.handlers[attribute](value)
+        getattr(self, f"_{attribute}")(value)
 
     # What can be looked at
 
@@ -131,10 +106,10 @@ class Model:
         slots = self.slots.values()
         stored = sum(slot.size for slot in slots if slot.obj)
         huge = sum(slot.huge for slot in slots if slot.obj)
-        pages = (self.pool.pages, self.limit_pages, self.max_pages)
         same = sum(slot.same for slot in slots)
-        in_bytes = [count * self.page_size for count in pages]
-        return (len(slots) * self.page_size, stored, *in_bytes, same, self.pool.pages_compacted, huge, self.huge_since)
+        used, limit, peak = (self.page_size * n for n in (self.pool.pages, self.limit_pages, self.max_pages))
+        counts = (same, self.pool.pages_compacted, huge, self.huge_since)
+        return (len(slots) * self.page_size, stored, used, limit, peak, *counts)
 
     def bd_stat(self) -> tuple[int, ...]:
         """Blocks in use, reads and writes, in units of 4 KiB."""
@@ -236,7 +211,7 @@ class Model:
         if self.nr_pages:
             raise Refused("EBUSY")
 
-    def _reset(self) -> None:
+    def _reset(self, _: str) -> None:
         """Forget all but the writeback limit and the batch size."""
         self.nr_pages = 0
         self.algorithms: dict[int, tuple[str, int | None]] = {0: ("lzo-rle", None)}
@@ -247,13 +222,14 @@ class Model:
         self.blocks_used: set[int] = set()
         self.bd_reads = self.bd_writes = self.failed_writes = self.notify_free = 0
 
-    def _algorithm(self, priority: int, name: str) -> None:
+    def _comp_algorithm(self, name: str) -> None:
         self._not_initialised()
-        self.algorithms[priority] = (name, None)
+        self.algorithms[0] = (name, None)
 
     def _recomp_algorithm(self, text: str) -> None:
+        self._not_initialised()
         given = dict(word.split("=") for word in text.split())
-        self._algorithm(int(given.get("priority", "1")), given["algo"])
+        self.algorithms[int(given["priority"])] = (given["algo"], None)
 
     def _algorithm_params(self, text: str) -> None:
         self._not_initialised()
@@ -271,12 +247,12 @@ class Model:
         self._not_initialised()
 
     def _disksize(self, text: str) -> None:
-        size = memparse(text)
+        size = number(text, "KMG")
         self._not_initialised()
         self.nr_pages = -(-size // self.page_size)
 
     def _mem_limit(self, text: str) -> None:
-        self.limit_pages = -(-memparse(text) // self.page_size)
+        self.limit_pages = -(-number(text, "KMG") // self.page_size)
 
     def _mem_used_max(self, text: str) -> None:
         if text != "0":
@@ -289,7 +265,7 @@ class Model:
     def _writeback_limit_enable(self, text: str) -> None:
         self.limit_enable = bool(number(text))
 
-    def _batch_size(self, text: str) -> None:
+    def _writeback_batch_size(self, text: str) -> None:
         if not number(text):
             raise Refused("EINVAL")
         self.batch_size = number(text)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,16 +17,14 @@ import gen_pages
 import reference_model
 import sizes
 import walkgen
+from lockstep import Side, model_side, new_pair, numbers
 from reference_model import Model
 from reference_zsmalloc import Pool
 from walkgen import STORE, Op, Shape
 
-from zramcore.control import Control, Target
-from zramcore.errors import ZramError
 from zramcore.interfaces import Catalogue
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
-from zramcore.script.data import make
 
 HERE = Path(__file__).parent
 ERRNO_TEXT = {
@@ -48,130 +45,6 @@ def data() -> bytes:
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     return build_catalogue(load_plugins())
-
-
-# Both sides of a step --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Side:
-    """A model or a device behind one face: what an operation answered, and what the statistics say then."""
-
-    data: bytes
-    page_size: int
-    write: Callable[[int, bytes], object]
-    read: Callable[[int, int], bytes]
-    discard: Callable[[int, int], object]
-    zeroout: Callable[[int, int], object]
-    store: Callable[[str, str], object]
-    refused: type[Exception]
-
-    def apply(self, op: Op) -> tuple[str, object]:
-        """OK or the name of the errno, and what came back."""
-        try:
-            return "OK", self._call(*op)
-        except self.refused as error:
-            return getattr(error, "name", "") or getattr(error, "errno_name", ""), None
-
-    def _call(self, kind: str, *args: object) -> object:
-        match kind, *args:
-            case "put", first, count, slot:
-                for k in range(count):
-                    at = (first + k) * self.page_size
-                    self.write((slot + k) * self.page_size, self.data[at : at + self.page_size])
-                return None
-            case "pwrite", offset, length, spec:
-                return self.write(offset, make(spec, length))
-            case "store", attribute, value:
-                return self.store(attribute, value) and None
-            case _:
-                return getattr(self, {"pread": "read"}.get(kind, kind))(*args)
-
-
-def model_side(model: Model, data: bytes) -> Side:
-    return Side(
-        data,
-        model.page_size,
-        model.write,
-        model.read,
-        model.discard,
-        model.discard,
-        model.store,
-        reference_model.Refused,
-    )
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in text.split())
-
-
-@dataclass
-class Pair:
-    """The device and the model in lockstep. Every step compares answers and all statistics."""
-
-    model: Model
-    target: Target
-    sides: tuple[Side, Side]
-    now: list[int]
-    store_path: Path
-    steps: int = 0
-    history: list[Op] = field(default_factory=list)
-
-    def step(self, op: Op) -> None:
-        self.steps += 1
-        self.history.append(op)
-        if op[0] == "sleep":
-            self.now[0] += op[1]
-            return
-        expected, actual = (side.apply(op) for side in self.sides)
-        assert actual == expected, self.why(op)
-        for name in ("mm_stat", "bd_stat", "io_stat"):
-            assert numbers(self.target.show(name)) == getattr(self.model, name)(), self.why(op, name)
-        assert self.target.show("writeback_limit") == f"{self.model.write_limit}\n", self.why(op)
-        if self.steps % 20 == 0:
-            self.compare_slots()
-
-    def compare_slots(self) -> None:
-        """block_state line by line; the block that each written-back page went to."""
-        if not self.model.nr_pages:
-            return
-        lines = [f"{i:12d} {time:12d}.000000 {flags}\n" for i, time, flags in self.model.block_state()]
-        assert self.target.show("block_state").splitlines(keepends=True) == lines, self.why(self.history[-1])
-        on_disk = [slot for slot in self.model.slots.values() if slot.block is not None]
-        if on_disk and self.target.show("compressed_writeback") == "0\n":
-            size = self.model.page_size
-            with self.store_path.open("rb") as stored:
-                for slot in on_disk:
-                    stored.seek(slot.block * size)
-                    assert stored.read(size) == slot.page, self.why(self.history[-1])
-
-    def finish(self) -> None:
-        """Look at everything once more, and read the whole device back."""
-        self.compare_slots()
-        page = self.model.page_size
-        for index in range(self.model.nr_pages):
-            self.step(("pread", index * page, page))
-
-    def why(self, op: Op, *what: str) -> str:
-        return f"step {self.steps}: {op} {what}"
-
-
-def new_pair(catalogue: Catalogue, data: bytes, shape: Shape, tmp_path: Path) -> Pair:
-    now = [1000]
-    store_path = tmp_path / "store"
-    store_path.write_bytes(bytes(shape.blocks * shape.page_size))
-    model = Model(shape.page_size, lambda: now[0], {STORE: shape.blocks})
-    control = Control(catalogue, page_size=shape.page_size, clock=lambda: now[0])
-    target = control.target(f"zram{control.hot_add()}")
-    device = target.device
-
-    def store(attribute: str, value: str) -> None:
-        target.store(attribute, str(store_path) if value == STORE else value)
-
-    real = Side(
-        data, shape.page_size, device.pwrite, device.pread, device.discard, device.write_zeroes, store, ZramError
-    )
-    return Pair(model, target, (model_side(model, data), real), now, store_path)
 
 
 # The model and the kernel ----------------------------------------------------------------------------------------
@@ -249,28 +122,69 @@ def test_pool_has_the_classes_of_the_kernel() -> None:
 
 
 RECOMPRESSED = [
-    # transcript 05: algorithms, operations after FILL, and mm_stat at the end
-    ("lzo-rle zstd", ["recompress type=huge"], "90112 57540 184320 0 135168 2 0 4 8"),
-    ("lzo-rle zstd", ["recompress type=idle"], "90112 62909 135168 0 135168 2 0 8 8"),
-    ("lzo-rle zstd", ["idle all", "recompress type=idle priority=1"], "90112 52596 159744 0 135168 2 0 4 8"),
-    ("lzo-rle zstd", ["recompress threshold=3000 priority=1"], "90112 58983 159744 0 135168 2 0 6 8"),
+    # transcript 05: algorithms, what is written after FILL, mm_stat at the end, block_state's flags in runs
+    (
+        "lzo-rle zstd",
+        ["recompress type=huge"],
+        "90112 57540 184320 0 135168 2 0 4 8",
+        "4..h..n 8...... 4....r. 2s..... 4......",
+    ),
+    (
+        "lzo-rle zstd",
+        ["recompress type=idle"],
+        "90112 62909 135168 0 135168 2 0 8 8",
+        "4..h... 8...... 4..h... 2s..... 4......",
+    ),
+    (
+        "lzo-rle zstd",
+        ["idle all", "recompress type=idle priority=1"],
+        "90112 52596 159744 0 135168 2 0 4 8",
+        "4..h..n 12....r. 2s..... 4....r.",
+    ),
+    (
+        "lzo-rle zstd",
+        ["recompress threshold=3000 priority=1"],
+        "90112 58983 159744 0 135168 2 0 6 8",
+        "4..h..n 8...... 1....r. 2..h..n 1....r. 2s..... 4.....n",
+    ),
     (
         "lzo-rle zstd",
         ["recompress threshold=3000 priority=1", "recompress threshold=2000 priority=1"],
         "90112 54363 122880 0 135168 2 0 6 8",
+        "4..h..n 9....r. 2..h..n 1....r. 2s..... 4.....n",
     ),
-    ("lzo-rle zstd", ["recompress threshold=2000"], "90112 58289 98304 0 135168 2 0 8 8"),
-    ("lzo-rle zstd", ["idle all", "recompress type=idle max_pages=3"], "90112 59502 188416 0 135168 2 0 5 8"),
-    ("lzo-rle zstd", ["recompress max_pages=0"], "90112 62909 135168 0 135168 2 0 8 8"),
-    ("lzo-rle zstd", ["recompress "], "90112 52596 159744 0 135168 2 0 4 8"),
-    ("zstd lz4", ["idle all"], "90112 52596 159744 0 159744 2 0 4 4"),
-    ("zstd lz4", ["idle all", "recompress type=idle"], "90112 52596 159744 0 159744 2 0 4 4"),
+    (
+        "lzo-rle zstd",
+        ["recompress threshold=2000"],
+        "90112 58289 98304 0 135168 2 0 8 8",
+        "4..h..n 8....r. 4..h..n 2s..... 4.....n",
+    ),
+    (
+        "lzo-rle zstd",
+        ["idle all", "recompress type=idle max_pages=3"],
+        "90112 59502 188416 0 135168 2 0 5 8",
+        "4..hi.. 8...i.. 1..hi.. 3....r. 2s..... 4...i..",
+    ),
+    (
+        "lzo-rle zstd",
+        ["recompress max_pages=0"],
+        "90112 62909 135168 0 135168 2 0 8 8",
+        "4..h... 8...... 4..h... 2s..... 4......",
+    ),
+    ("lzo-rle zstd", ["recompress "], "90112 52596 159744 0 135168 2 0 4 8", "4..h..n 12....r. 2s..... 4....r."),
+    ("zstd lz4", ["idle all"], "90112 52596 159744 0 159744 2 0 4 4", "4..hi.. 12...i.. 2s..... 4...i.."),
+    (
+        "zstd lz4",
+        ["idle all", "recompress type=idle"],
+        "90112 52596 159744 0 159744 2 0 4 4",
+        "4..h..n 12.....n 2s..... 4.....n",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("algorithms", "lines", "mm_stat"), RECOMPRESSED)
+@pytest.mark.parametrize(("algorithms", "lines", "mm_stat", "flags"), RECOMPRESSED)
 def test_model_recompresses_like_the_kernel(
-    algorithms: str, lines: list[str], mm_stat: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+    algorithms: str, lines: list[str], mm_stat: str, flags: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def size(algorithm: str, level: int | None, page: bytes) -> int:
         return sizes.lzo(page, True) if algorithm == "lzo-rle" else with_libraries(algorithm, level, page)
@@ -285,10 +199,10 @@ def test_model_recompresses_like_the_kernel(
     for op in [*walkgen.set_up(shape), *FILL, *stores]:
         assert side.apply(op)[0] == "OK"
     assert model.mm_stat() == numbers(mm_stat)
-    if any("recompress type=huge" in line for line in lines):
-        flags = [line[1:] for line in model.block_state()]
-        assert flags[0] == (100, "..h..n")
-        assert flags[12] == (0, "....r.")
+    assert [run for _, _, run in model.block_state()] == [
+        letters for count, letters in re.findall(r"(\d+)(\S{6})", flags) for _ in range(int(count))
+    ]
+    assert all(time == (0 if "r" in run else 100) for _, time, run in model.block_state() if "s" not in run)
 
 
 # The device and the model ----------------------------------------------------------------------------------------
@@ -326,6 +240,33 @@ def test_device_agrees_with_the_model(
         pair.step(op)
     pair.finish()
     assert pair.steps > steps
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps", "slots", "filled", "compactions"),
+    [
+        (1, 1500, 300, (90, 240, 750, 1000), 0.03),
+        (2, 1500, 700, (90, 240, 750, 1000), 0.005),
+        # Fifteen objects a zspage: pages begin to depend on the order inside a fullness group.
+        (2, 3000, 500, (232,), 0),
+        (7, 3000, 500, (232,), 0),
+    ],
+)
+def test_device_and_model_put_objects_in_the_same_place(
+    seed: int,
+    steps: int,
+    slots: int,
+    filled: tuple[int, ...],
+    compactions: float,
+    catalogue: Catalogue,
+    data: bytes,
+    tmp_path: Path,
+) -> None:
+    shape = Shape(slots=slots, primary=("lz4", None))
+    pair = new_pair(catalogue, data, shape, tmp_path)
+    for op in walkgen.pool_walk(seed, steps, shape, filled, compactions):
+        pair.step(op)
+    assert not compactions or pair.model.pool.pages_compacted > 20
 
 
 def test_the_walks_are_long_enough() -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 Op = tuple
@@ -70,6 +70,25 @@ def walk(seed: int, steps: int, shape: Shape) -> Iterator[Op]:
     for _ in range(steps):
         (step,) = walker.r.choices(choices, weights=walker.weights.values())
         yield from step()
+
+
+def pool_walk(seed: int, steps: int, shape: Shape, filled: Sequence[int], compactions: float) -> Iterator[Op]:
+    """Objects that come and go one by one, and compaction: what object goes where shows in the end.
+
+    `filled` are the random bytes a page may begin with, `compactions` the share of steps that compact.
+    """
+    yield from set_up(shape)
+    r = random.Random(seed)
+    page = shape.page_size
+    for count in range(steps):
+        kind, offset = r.random(), r.randrange(shape.slots) * page
+        writes = 0.9 if count // shape.slots % 2 == 0 else 0.15  # tides leave many zspages partly used
+        if kind < compactions:
+            yield ("store", "compact", "1")
+        elif kind < writes:
+            yield ("pwrite", offset, page, f"randz:{r.randrange(3)}:{r.choice(filled)}")
+        else:
+            yield ("discard", offset, page)
 
 
 class _Walker:
