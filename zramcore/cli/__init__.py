@@ -13,7 +13,7 @@ import click
 from click.shell_completion import shell_complete
 
 from .. import __version__
-from . import completion, config, create, daemon, devices, dict_, exec, map_, plugins, run, systemd, top, try_
+from . import attach, completion, config, create, daemon, devices, dict_, exec, map_, plugins, run, systemd, top, try_
 from .common import EXIT_USAGE, PROGRAM, guarded, plugins_of
 
 COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
@@ -35,6 +35,8 @@ BUILTIN: dict[str, click.Command] = {
     "recompress": devices.recompress,
     "reset": devices.reset,
     "remove": devices.remove,
+    "attach": attach.attach,
+    "detach": attach.detach,
     "top": top.command,
     "map": map_.command,
     "reload": devices.reload,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+from ..attach.protect import protect_self
 from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, TooLong, ZramError, did_you_mean
 from ..parse import kstrtoint
 from . import metrics, status
@@ -138,6 +139,7 @@ class Api:
                     {"GET": self._policies, "PUT": self._set_policies, "DELETE": self._no_policies},
                 ),
                 ("reload", {"GET": self._planned, "POST": self._reload}),
+                ("protect", {"POST": self._protect}),
                 ("metrics", {"GET": self._metrics}),
             )
         ]
@@ -253,6 +255,9 @@ class Api:
 
     def _reload(self, request: Request) -> Answer:
         return _json(self.daemon.reload(dry_run=False))
+
+    def _protect(self, request: Request) -> Answer:
+        return _json({"missing": protect_self()})
 
     def _metrics(self, request: Request) -> Answer:
         return metrics.CONTENT_TYPE, metrics.prometheus_text(self.fleet)

@@ -161,6 +161,11 @@ class Client:
         found: list[dict[str, Any]] = self._json("GET" if dry_run else "POST", "/reload")
         return found
 
+    def protect(self) -> list[str]:
+        """Have the daemon lock its memory, as the device that carries swap needs it; what it cannot do."""
+        missing: list[str] = self._json("POST", "/protect")["missing"]
+        return missing
+
     def metrics(self) -> str:
         """The metrics, as Prometheus reads them."""
         return self._get("/metrics").decode()

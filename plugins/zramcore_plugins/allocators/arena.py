@@ -14,6 +14,7 @@ returns) are apart, so that an exception between the two costs nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 from typing import Generic, TypeVar
 
@@ -23,6 +24,7 @@ from .size_classes import CHAIN_SIZE
 
 MAP_NORESERVE = 0x4000
 MADV_POPULATE_WRITE = 23
+MADV_DONTNEED_LOCKED = 24
 TRIM_PAGES = 256
 """Dirty pages that may wait for `trim`: 1 MiB; one madvise costs some 5 us, so it must not be called per page."""
 POPULATE_BYTES = 128 << 10
@@ -31,6 +33,23 @@ SMALLEST = 64 << 20
 """When less address space than this can be had, there is no arena."""
 
 Owner = TypeVar("Owner")
+
+
+def give_back(memory: mmap.mmap, start: int, length: int) -> bool:
+    """Give pages back to the system; they read as zeros afterwards. False, and nothing done, where that cannot be.
+
+    The daemon of a swap device has locked its memory (mlockall), and MADV_DONTNEED is EINVAL there; Linux 5.18 has
+    another advice for it.
+    """
+    for advice in (mmap.MADV_DONTNEED, MADV_DONTNEED_LOCKED):
+        try:
+            memory.madvise(advice, start, length)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return True
+    return False
 
 
 class Arena(Generic[Owner]):
@@ -156,7 +175,7 @@ class Arena(Generic[Owner]):
         first = -(-(self._lead + start) // mmap.PAGESIZE) * mmap.PAGESIZE
         last = (self._lead + end) // mmap.PAGESIZE * mmap.PAGESIZE
         if first < last:
-            self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
+            give_back(self._map, first, last - first)
 
     def give_back_margin(self) -> None:
         """Give back what was populated ahead of use."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from zramcore.errors import NoMemory
 
-from .arena import MAP_NORESERVE
+from .arena import MAP_NORESERVE, give_back
 
 CHAINED = 1 << 63
 SPARE_MOST = 8192
@@ -75,7 +75,8 @@ class HandleTable:
 
     def reset(self) -> None:
         """Forget every handle, when none is in use."""
-        self._map.madvise(mmap.MADV_DONTNEED)
+        if not give_back(self._map, 0, len(self._map)) and self._array is not None:
+            self._array[: self._fresh] = 0
         self.spare.clear()
         self._chain = 0
         self._fresh = 1
