@@ -19,8 +19,8 @@ BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 30
 """Rounds that a sparkline shows."""
 COLUMNS = (
-    "NAME", "DISKSIZE", "DATA", "MEMORY", "RATIO", "HUGE", "BACKED", "READ/s", "WRITE/s", "WB/s", "MEMORY HISTORY",
-    "WRITEBACK HISTORY",
+    "NAME", "DISKSIZE", "DATA", "MEMORY", "RATIO", "HUGE", "BACKED", "READ/s", "WRITE/s", "WB/s",
+    "MEMORY HISTORY".ljust(HISTORY), "WRITEBACK HISTORY".ljust(HISTORY),
 )  # fmt: skip
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
