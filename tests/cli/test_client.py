@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +244,28 @@ def test_top_prints_rounds_where_there_is_no_terminal(run: Run, client: Client, 
     assert len(rounds) == 2
     assert rounds[0].splitlines()[-1].split()[7:10] == ["-", "-", "-"]
     assert rounds[1].splitlines()[-1].split()[7:10] == ["0B", "0B", "0B"]
+
+
+def test_top_on_a_terminal_draws_over_itself_and_leaves_the_screen_as_it_was(client: Client, tmp_path: Path) -> None:
+    fill(client, "disk", tmp_path)
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "zramcore", "top", "--interval", "0.1"]
+    with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=subprocess.PIPE) as process:
+        os.close(slave)
+        shown = b""
+        while shown.count(b"\x1b[H") < 3:
+            shown += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(master, 4096):
+                shown += part
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    os.close(master)
+    assert shown.startswith(b"\x1b[?1049h\x1b[?25l")
+    assert shown.endswith(b"\x1b[?25h\x1b[?1049l")
+    assert b"1 device: 128K of data" in shown
 
 
 def test_rates_are_differences_and_a_reset_begins_again() -> None:

@@ -212,6 +212,20 @@ def test_a_hot_removed_device_leaves_its_name_free(client):
     assert len(client.devices()) == 1
 
 
+def test_the_nbd_server_of_a_device_goes_with_it_however_it_goes(client, tmp_path):
+    for way in ("hot_remove", "remove"):
+        made = client.create("swap", {"disksize": "1M"}, ["unix:own.sock"], str(tmp_path))
+        assert len(made["nbd"]) == 2
+        assert os.listdir(tmp_path) == ["own.sock"]
+        if way == "remove":
+            client.remove("swap")
+        else:
+            client.request("PUT", "/sys/class/zram-control/hot_remove", b"0")
+        assert os.listdir(tmp_path) == []
+        assert len(create(client, "other")["nbd"]) == 1
+        client.remove("other")
+
+
 def test_an_image_is_saved_by_remove_and_not_when_told(client, tmp_path):
     image = {"image": {"save": str(tmp_path / "disk.img")}}
     create(client, **image)

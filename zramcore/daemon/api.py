@@ -46,6 +46,7 @@ _STATUS = {
     errno.ENOMEM: "507 Insufficient Storage",
     errno.EAGAIN: "503 Service Unavailable",
     errno.EINTR: "503 Service Unavailable",
+    errno.ESHUTDOWN: "503 Service Unavailable",
 }
 """The status for an errno; anything else is 500."""
 

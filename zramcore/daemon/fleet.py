@@ -6,6 +6,7 @@ is the same; both name it. A label of the form zramN must be the device's own na
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import threading
@@ -50,14 +51,29 @@ class Member:
 class LabelTaken(ZramError):
     """EEXIST: a device has this name already."""
 
-    code = 17
+    code = errno.EEXIST
+
+
+class Stopping(ZramError):
+    """ESHUTDOWN: the daemon is about to end."""
+
+    code = errno.ESHUTDOWN
+
+
+def _nobody(name: str) -> None:
+    """The one who is told of removed devices when nobody wants to know."""
 
 
 class Fleet:
-    """The devices on a control. Looking is never held up by a change; changes are made one at a time."""
+    """The devices on a control. Looking is never held up by a change; changes are made one at a time.
 
-    def __init__(self, control: Control) -> None:
+    `on_removed` is called with the kernel's name of each device that is gone, however it went.
+    """
+
+    def __init__(self, control: Control, on_removed: Callable[[str], None] = _nobody) -> None:
         self.control = control
+        self._on_removed = on_removed
+        self._closed = False
         self._members: dict[int, Member] = {}
         self._change = threading.RLock()
 
@@ -80,6 +96,7 @@ class Fleet:
     def hot_add(self) -> int:
         """A new, bare device; its id."""
         with self._change:
+            self._check_open()
             number = self.control.hot_add()
             target = self.control.target(f"zram{number}")
             self._members[number] = Member(number, target, "hot_add", PolicyRunner(target))
@@ -103,6 +120,7 @@ class Fleet:
         Raises the ZramError of what failed (nothing is left behind then), or LoadCancelled.
         """
         with self._change:
+            self._check_open()
             self._check_labels([device.name for device in config.devices])
             deployment = Deployment.bring_up(config, self.control, cancelled)
             members = [self._member(deployed, origin) for deployed in deployment.devices]
@@ -166,8 +184,12 @@ class Fleet:
                 member.deployment.devices = [replace(deployed, config=config)]
 
     def close(self) -> list[str]:
-        """Take every device down; what could not be done, one sentence each. The others are saved all the same."""
+        """Take every device down; what could not be done, one sentence each. The others are saved all the same.
+
+        None can be added from now on."""
         failures = []
+        with self._change:  # waits for one that is coming up
+            self._closed = True
         for member in reversed(list(self)):
             member.target.device.stop_pass.set()  # all at once, so that nobody waits for another's pass
         for member in reversed(list(self)):
@@ -179,6 +201,10 @@ class Fleet:
         return failures
 
     # Helpers ----------------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Stopping("the daemon is stopping")
 
     def _member(self, deployed: Deployed, origin: Origin) -> Member:
         runner = PolicyRunner(deployed.target)
@@ -209,3 +235,4 @@ class Fleet:
         member = self._members.pop(number, None)
         if member is not None:
             member.runner.stop()
+            self._on_removed(member.name)

@@ -60,11 +60,11 @@ class Service:
     def __init__(self, control: Control, options: Options) -> None:
         self.control = control
         self.options = options
-        self.fleet = Fleet(control)
         self.started = time.time()
         self.http: str | None = None
         """The URL of the API over TCP, when it was asked for."""
         self._hosts = NbdHosts(control)
+        self.fleet = Fleet(control, on_removed=self._hosts.forget)
         self._web: list[WebServer] = []
         self._daemon = options.daemon
         self._notifier = Notifier()
@@ -203,7 +203,7 @@ class Service:
         wanted = parse_creation(request, self.control.catalogue, self.control.attributes)
         listeners = self._hosts.listen(wanted.nbd)
         try:
-            (member,) = self.fleet.bring_up(wanted.config, "create")
+            (member,) = self.fleet.bring_up(wanted.config, "create", self._stop.is_set)
         except BaseException:
             for listener in listeners:
                 listener.close()
@@ -220,9 +220,7 @@ class Service:
         member = self.fleet.find(name)
         if disconnect:
             self._hosts.disconnect(member.name)
-        stored = self.fleet.take_down(member, save=save)
-        self._hosts.forget(member.name)
-        return stored
+        return self.fleet.take_down(member, save=save)
 
     def nbd(self, member: Member) -> list[str]:
         """The NBD URIs of a device."""

@@ -1,0 +1,79 @@
+"""The fleet in this process: its end, and what happens when taking a device down fails."""
+
+import errno
+
+import pytest
+
+from zramcore.config import check, read_device
+from zramcore.control import Control
+from zramcore.daemon.fleet import Fleet, Stopping
+from zramcore.errors import NoBackingDevice, ZramError
+from zramcore.image import LoadCancelled
+
+
+def up(fleet, tmp_path, name="disk", cancelled=lambda: False, **table):
+    config, problems = read_device(name, {"disksize": "1M", **table}, tmp_path)
+    assert problems + check(config, fleet.control.catalogue) == []
+    (member,) = fleet.bring_up(config, "create", cancelled)
+    return member
+
+
+def test_nothing_can_be_added_once_it_is_closed(built_in, tmp_path):
+    fleet = Fleet(Control(built_in))
+    up(fleet, tmp_path)
+    assert fleet.close() == []
+    with pytest.raises(Stopping):
+        fleet.hot_add()
+    with pytest.raises(Stopping):
+        up(fleet, tmp_path)
+    assert list(fleet) == []
+    assert fleet.control.devices == {}
+
+
+def test_a_device_whose_image_cannot_be_saved_stays_and_its_policies_go_on(fleet, tmp_path):
+    (tmp_path / "folder").mkdir()
+    member = up(fleet, tmp_path, image={"save": "folder/disk.img"}, policy=[{"name": "none"}])
+    member.target.device.pwrite(0, b"precious" * 512)
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(ZramError) as caught:
+        fleet.take_down(member)
+    assert caught.value.errno == errno.ENOENT
+    assert fleet.find("disk") is member
+    assert not member.target.device.stop_pass.is_set()
+    assert member.target.device.pread(0, 8) == b"precious"
+    fleet.set_policies(member, member.runner.configs)
+    (tmp_path / "folder").mkdir()
+    assert fleet.take_down(member) == 4096
+    with pytest.raises(NoBackingDevice, match="gone already"):
+        fleet.take_down(member)
+
+
+def test_a_load_that_is_given_up_leaves_nothing(fleet, tmp_path):
+    (tmp_path / "disk.img").write_bytes(b"data" * 4096)
+    with pytest.raises(LoadCancelled):
+        up(fleet, tmp_path, cancelled=lambda: True, image={"load": "disk.img"}, backing_dev="file:b.img,size=1M")
+    assert list(fleet) == []
+    assert not (tmp_path / "b.img").exists()
+
+
+def test_everybody_is_told_of_a_removed_device_once(built_in, tmp_path):
+    gone = []
+    fleet = Fleet(Control(built_in), on_removed=gone.append)
+    member = up(fleet, tmp_path)
+    fleet.hot_remove(fleet.hot_add())
+    fleet.take_down(member)
+    assert gone == ["zram1", "zram0"]
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_saved(built_in, tmp_path):
+    fleet = Fleet(Control(built_in))
+    (tmp_path / "folder").mkdir()
+    up(fleet, tmp_path, "a", image={"save": "a.img"})
+    lost = up(fleet, tmp_path, "b", image={"save": "folder/b.img"})
+    up(fleet, tmp_path, "c", image={"save": "c.img"})
+    (tmp_path / "folder").rmdir()
+    (said,) = fleet.close()
+    assert said.startswith("b: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.img", "c.img"}
+    assert list(fleet) == [lost]
+    fleet.hot_remove(lost.id)
