@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from .check import check, check_file
 from .daemon import DaemonConfig, absolute_listener
-from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, Where, load_config, read_device
+from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, load_config, read_device
 from .order import ACTIONS, ORDER, Write, plan, plan_device
+from .use import UseConfig
+from .where import Where
 
 __all__ = [
     "ACTIONS",
@@ -20,6 +22,7 @@ __all__ = [
     "ImageConfig",
     "PolicyConfig",
     "Setting",
+    "UseConfig",
     "Where",
     "Write",
     "absolute_listener",

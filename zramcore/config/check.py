@@ -18,8 +18,10 @@ from ..device import Device
 from ..errors import ConfigError, ZramError, did_you_mean
 from ..interfaces import Catalogue, read_options
 from ..parse import memparse_rest
-from .model import DEVICE_KEYS, Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, Where, read_config
+from .expressions import evaluate, is_expression
+from .model import DEVICE_KEYS, Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, read_config
 from .order import ACTIONS, ORDER, plan_device
+from .where import Where
 
 REPEATED = ("recomp_algorithm", "algorithm_params")
 """Attributes of the kernel that may be written several times, so that a list means something."""
@@ -106,6 +108,11 @@ class _DeviceCheck:
             late.append(("image", self.device.image.where))
         if self.device.policies:
             late.append(("policy", self.device.policies[0].where))
+        use = self.device.use
+        if use.serve or use.attached:
+            wanted = {"serve": use.serve, "mkfs": use.use.mkfs, "mount": use.use.mount, "swap": use.use.swap}
+            key = next((key for key, value in wanted.items() if value), "attach")
+            late.append((key, use.where[key]))
         for _, where in late:
             self.wrong(where, "comes after disksize, which this device does not set", hint='add disksize = "1G"')
 
@@ -257,6 +264,11 @@ def _size(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
         yield f"is {_show(value)}, not a size", hint
     elif isinstance(value, int) and not 0 <= value < 1 << 64:
         yield f"is {value}, out of range", hint
+    elif isinstance(value, str) and is_expression(value):
+        try:
+            evaluate(value)
+        except ZramError as error:
+            yield error.reason, error.hint
     elif isinstance(value, str):
         size, rest = memparse_rest(value)
         if rest == value:
@@ -269,7 +281,8 @@ def _size(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
 def _disksize(value: object, catalogue: Catalogue) -> Iterator[_Problem]:
     problems = list(_size(value, catalogue))
     yield from problems
-    if not problems and memparse_rest(str(value))[0] == 0:
+    text = str(value)
+    if not problems and (evaluate(text) if is_expression(text) else memparse_rest(text)[0]) == 0:
         yield "must be more than 0", 'a number of bytes, or text such as "2G"'
 
 
@@ -353,3 +366,10 @@ def _files(device: DeviceConfig, catalogue: Catalogue) -> Iterator[tuple[str, st
         yield "backing_dev", spec.path, backing.where
     if device.image is not None and device.image.save is not None:
         yield "image to save", str(device.image.save), device.image.where.child("save")
+    use, where = device.use.use, device.use.where
+    for address in device.use.serve:
+        yield "address", address, where["serve"]
+    if use.mount is not None:
+        yield "mount point", use.mount.directory, where["mount"]
+    if use.path is not None:
+        yield "node", use.path, where["attach"]

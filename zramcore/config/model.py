@@ -8,35 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, ZramError, did_you_mean
 from .daemon import DAEMON_KEYS, DaemonConfig, read_daemon
 from .document import Document, KeyPath, dotted, read_document
+from .expressions import evaluate, is_expression
 from .paths import absolute_backing, absolute_dict, absolute_path
+from .use import USE_KEYS, UseConfig, read_use
+from .where import Where
 
 DEPLOYMENT_KEYS = ("device", "daemon")
 PAGE_SIZES = (4096, 16384, 65536)
-DEVICE_KEYS = ("page_size", "image", "policy")
+DEVICE_KEYS = ("page_size", "image", "policy", *USE_KEYS)
 """The keys of a device that are not attributes."""
 IMAGE_KEYS = ("load", "save", "optional")
+SIZES = ("disksize", "mem_limit")
+"""Attributes whose values may be expressions over ram."""
 
 _LABEL = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Where:
-    """The file and the dotted key path that said something."""
-
-    file: str
-    key: str
-
-    def error(self, reason: str, *, hint: str = "", index: int | None = None) -> ConfigError:
-        """A ConfigError about it (about one element of its list, with `index`)."""
-        key = self.key if index is None else f"{self.key}[{index}]"
-        return ConfigError(reason, file=self.file, key=key, hint=hint)
-
-    def child(self, key: str) -> Where:
-        """The same for a key below it."""
-        return Where(self.file, f"{self.key}.{key}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +66,7 @@ class DeviceConfig:
     image: ImageConfig | None
     policies: tuple[PolicyConfig, ...]
     where: Where
+    use: UseConfig = field(default_factory=UseConfig)
 
 
 @dataclass(frozen=True)
@@ -178,7 +167,15 @@ class _Reader:
         }
         image = self.image((*keys, "image"), table["image"]) if "image" in table else None
         policies = self.policies((*keys, "policy"), table.get("policy", []))
-        return DeviceConfig(name, page_size, settings, image, policies, self.where(*keys))
+        use = self.use(keys, table, image)
+        return DeviceConfig(name, page_size, settings, image, policies, self.where(*keys), use)
+
+    def use(self, keys: KeyPath, table: Mapping[str, Any], image: ImageConfig | None) -> UseConfig:
+        where = {key: self.where(*keys, key) for key in USE_KEYS}
+        use, problems = read_use(table, where, has_image=image is not None and image.load is not None)
+        for below, reason, hint in problems:
+            self.wrong(reason, *keys, *below, hint=hint)
+        return use
 
     def setting(self, keys: KeyPath, raw: object) -> Setting | None:
         values = raw if isinstance(raw, list) else [raw]
@@ -188,7 +185,7 @@ class _Reader:
             self.wrong(f"is {_kind(raw)}, not the value of an attribute", *keys, hint=hint)
             return None
         base = self.document.origin(keys).parent
-        written = [_absolute(keys[-1], text, base) for text in texts if text is not None]
+        written = [_resolved(keys[-1], text, base) for text in texts if text is not None]
         return Setting(keys[-1], raw, tuple(written), self.where(*keys))
 
     def image(self, keys: KeyPath, table: object) -> ImageConfig | None:
@@ -258,7 +255,13 @@ def _has_tables(value: object) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _absolute(key: str, text: str, base: Path) -> str:
+def _resolved(key: str, text: str, base: Path) -> str:
+    """What is written for an attribute: paths absolute, sizes that are expressions as numbers."""
+    if key in SIZES and is_expression(text):
+        try:
+            return str(evaluate(text))
+        except ZramError:
+            return text  # for check to say
     if key == "backing_dev":
         return absolute_backing(text, base)
     return absolute_dict(text, base) if key == "algorithm_params" else text
