@@ -11,13 +11,14 @@ import logging
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .backing_spec import parse_backing_spec
 from .config import Config, DeviceConfig, plan_device
 from .control import Control, Target
 from .device import Device
 from .errors import ZramError
+from .hosting import Hosting, check_host, give_up, host
 from .image import load_image, save_image
 from .interfaces import WritebackPolicy
 from .scheduler import Scheduler
@@ -34,6 +35,8 @@ class Deployed:
     target: Target
     loaded: int
     """Bytes that its image brought."""
+    hosting: Hosting | None = None
+    """What serves it and where it is attached, if the config says so."""
 
     @property
     def device(self) -> Device:
@@ -56,17 +59,30 @@ class Deployment:
 
     @classmethod
     def bring_up(cls, config: Config, control: Control, cancelled: Callable[[], bool] = lambda: False) -> Deployment:
-        """Add the devices, write their attributes in order and load their images.
+        """Add the devices, write their attributes in order, load their images; then serve, attach, mount, swap.
 
         The config has passed `check`. Raises the ZramError of the first write that fails, naming the device and the
         attribute, or LoadCancelled once `cancelled()` is true; either way nothing is left behind.
         """
         devices: list[Deployed] = []
+        for device in config.devices:
+            try:
+                check_host(device)
+            except ZramError as error:
+                raise _of(device.name, error.at("attach")) from error
         with contextlib.ExitStack() as undo:
             for device in config.devices:
                 devices.append(_add(device, control, undo, cancelled))
+            for index, deployed in enumerate(devices):
+                devices[index] = _host(deployed, config, control, undo)
             undo.pop_all()
         return cls(control, devices)
+
+    def release(self) -> None:
+        """Detach the devices and stop serving them; `take_down` does that too. Raises DeviceBusy (EBUSY)."""
+        for deployed in reversed(self.devices):
+            if deployed.hosting is not None:
+                deployed.hosting.release()
 
     def policies(self) -> list[tuple[Deployed, WritebackPolicy]]:
         """New policy objects for every device, in file order. Raises ZramError for one that cannot be made."""
@@ -85,10 +101,11 @@ class Deployment:
         return len(policies)
 
     def take_down(self) -> list[tuple[Deployed, int]]:
-        """Stop the policies, save the images, reset and remove the devices; the bytes stored for each image saved.
+        """Stop the policies, detach, save the images, reset and remove the devices; the bytes stored for each image.
 
         An error does not keep the other devices from being saved and removed; the first one is raised at the end,
-        and the device it belongs to stays up. Calling again tries what is left.
+        and the device it belongs to stays up. One whose node is in use stays up too, but its image is saved, as after
+        a crash of what uses it. Calling again tries what is left.
         """
         if self._scheduler is not None:
             self._scheduler.stop()
@@ -97,10 +114,14 @@ class Deployment:
         saved: list[tuple[Deployed, int]] = []
         for deployed in reversed(self.devices):
             try:
+                released = _release(deployed, errors)
                 image = deployed.config.image
                 if image is not None and image.save is not None:
                     deployed.device.flush()
                     saved.append((deployed, save_image(deployed.device, image.save)))
+                if not released:
+                    left.insert(0, deployed)
+                    continue
                 deployed.target.store("reset", "1")
                 self.control.hot_remove(deployed.id)
             except ZramError as error:
@@ -131,6 +152,32 @@ def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack, can
         except ZramError as error:
             raise _of(config.name, error.at("image")) from error
     return Deployed(config, number, target, loaded)
+
+
+def _host(deployed: Deployed, config: Config, control: Control, undo: contextlib.ExitStack) -> Deployed:
+    use = deployed.config.use
+    if not use.serve and not use.attached:
+        return deployed
+    try:
+        hosting = host(control, deployed.target.name, deployed.config, config.daemon)
+    except ZramError as error:
+        raise _of(deployed.config.name, error) from error
+    undo.callback(give_up, hosting)
+    return replace(deployed, hosting=hosting)
+
+
+def _release(deployed: Deployed, errors: list[ZramError]) -> bool:
+    """Detach a device and stop serving it; when that fails, have its file system written out for the image."""
+    hosting = deployed.hosting
+    if hosting is None:
+        return True
+    try:
+        hosting.release()
+    except ZramError as error:
+        errors.append(_of(deployed.label, error))
+        hosting.synchronize()
+        return False
+    return True
 
 
 def _of(device: str, error: ZramError) -> ZramError:

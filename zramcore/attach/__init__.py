@@ -6,7 +6,7 @@ it can be undone after a crash, `tables` asks the kernel what there really is. d
 
 from __future__ import annotations
 
-from .attachment import Export, attach, detach, needed_programs
+from .attachment import Export, attach, detach, detach_served, needed_programs, prepare
 from .state import Record, attachments, default_directory
 from .wanted import FILE_SYSTEMS, Mount, Swap, Use, conflicts
 
@@ -22,5 +22,7 @@ __all__ = [
     "conflicts",
     "default_directory",
     "detach",
+    "detach_served",
     "needed_programs",
+    "prepare",
 ]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DeviceBusy, NoBackingDevice, ZramError, did_you_mean
+from ..errors import DeviceBusy, NoBackingDevice, NotPermitted, ZramError, did_you_mean
 from . import filesystems, node, protect, swap, tables
 from .processes import Process
 from .programs import require
@@ -46,6 +46,15 @@ def needed_programs(use: Use, via: Via) -> list[str]:
     return programs
 
 
+def prepare(use: Use, via: Via | None = None) -> Via:
+    """How nodes are made here. Raises MissingProgram (ENOENT), or NotPermitted (EACCES) for anybody but root."""
+    if os.geteuid() != 0:
+        raise NotPermitted("making a block device needs root", hint="nbdcopy, qemu and others use NBD without one")
+    chosen = node.choose_via(via)
+    require(needed_programs(use, chosen))
+    return chosen
+
+
 def attach(export: Export, use: Use, directory: Path, via: Via | None = None) -> Record:
     """Make a node of an export and use it; all of it, or nothing is left. `directory` keeps the records.
 
@@ -55,9 +64,8 @@ def attach(export: Export, use: Use, directory: Path, via: Via | None = None) ->
     """
     place = Place(Path(os.path.realpath(directory)), export.name)
     with place.locked():
+        chosen = prepare(use, via)
         _make_way(place)
-        chosen = node.choose_via(via)
-        require(needed_programs(use, chosen))
         node.check_uri(export.uri, chosen)
         record = Record(export.name, export.device, export.uri, export.server, chosen, swap=use.swap is not None)
         try:
@@ -83,6 +91,18 @@ def detach(name: str, directory: Path, *, force: bool = False) -> list[str]:
     with place.locked():
         record = _record(place)
         return [] if record is None else _undo(record, place, force)
+
+
+def detach_served(server: Process, directory: Path) -> list[str]:
+    """Undo every attachment of what this process serves, before it ends; what could not be undone, a sentence each."""
+    failures = []
+    for record in reversed(attachments(directory)):
+        if record.server == server:
+            try:
+                detach(record.name, directory)
+            except ZramError as error:
+                failures.append(f"{record.name}: {error}")
+    return failures
 
 
 def find(name: str, directory: Path) -> Record:

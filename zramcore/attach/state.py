@@ -115,11 +115,8 @@ class Place:
 
     def make(self) -> None:
         """Make the directories, for root's eyes only. Raises ZramError."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise _explain(error, self.folder) from error
+        make_private(self.directory)
+        make_private(self.folder)
 
     def save(self, record: Record) -> None:
         """Replace the record, on stable storage before this returns."""
@@ -167,7 +164,7 @@ class Place:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep others away from this name. The lock's file stays: removing it would let two of them lock two files."""
-        self.make_directory()
+        make_private(self.directory)
         handle = os.open(f"{self.folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -175,12 +172,13 @@ class Place:
         finally:
             os.close(handle)
 
-    def make_directory(self) -> None:
-        """Make the directory of all records. Raises ZramError."""
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _explain(error, self.directory) from error
+
+def make_private(directory: Path) -> None:
+    """Make a directory that only its owner may look into, if it is missing. Raises ZramError."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explain(error, directory) from error
 
 
 _REMOVE = "`zramcore detach` finds what there is without it: remove the file"

@@ -67,6 +67,8 @@ def _operate(deployment: Deployment, stop: threading.Event, once: bool, duration
     for deployed in deployment.devices:
         loaded = f", {deployed.loaded} bytes loaded" if deployed.loaded else ""
         click.echo(f"{deployed.label}: {deployed.device.disksize} bytes{loaded}")
+        for line in deployed.hosting.lines() if deployed.hosting is not None else ():
+            click.echo(f"{deployed.label}: {line}")
     devices = len(deployment.devices)
     click.echo(
         f"ready: {devices} device{'s' if devices != 1 else ''}, {policies} polic{'ies' if policies != 1 else 'y'}"

@@ -6,6 +6,7 @@ is the same; both name it. A label of the form zramN must be the device's own na
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import re
@@ -46,6 +47,12 @@ class Member:
     def label(self) -> str:
         """The name that the user chose; the kernel's name where there is none."""
         return self.config.name if self.config is not None else self.name
+
+    @property
+    def uris(self) -> list[str]:
+        """Where the config has it served; the daemon's own NBD servers are others."""
+        devices = self.deployment.devices if self.deployment is not None else []
+        return [uri for deployed in devices if deployed.hosting is not None for uri in deployed.hosting.uris]
 
 
 class LabelTaken(ZramError):
@@ -149,6 +156,8 @@ class Fleet:
         with self._change:
             if self._members.get(member.id) is not member:
                 raise NoBackingDevice(f"{member.label} is gone already")
+            if member.deployment is not None:
+                member.deployment.release()  # what its config attached
             device = member.target.device
             if device.holders:
                 raise DeviceBusy(
@@ -197,6 +206,9 @@ class Fleet:
                 self.take_down(member)
             except ZramError as error:
                 failures.append(f"{member.label}: {error}")
+                if member.deployment is not None:
+                    with contextlib.suppress(ZramError):  # it stays, but its image is saved
+                        member.deployment.take_down()
                 event("device_stays", level=logging.ERROR, device=member.name, label=member.label, error=error)
         return failures
 

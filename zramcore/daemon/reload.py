@@ -21,7 +21,7 @@ DEFAULTS = {"mem_limit": "0", "writeback_limit": "0", "writeback_limit_enable": 
 
 EARLY = (*BEFORE_DISKSIZE, "disksize")
 
-Kind = Literal["add", "remove", "set", "policies", "image", "page_size", "daemon"]
+Kind = Literal["add", "remove", "set", "policies", "image", "use", "page_size", "daemon"]
 
 
 @dataclass
@@ -122,6 +122,8 @@ def _differences(member: Member, running: DeviceConfig, wanted: DeviceConfig) ->
         yield Change(label, "policies", "policy", names(running.policies), names(wanted.policies))
     if _image(running) != _image(wanted):
         yield Change(label, "image", "image", _image(running), _image(wanted))
+    if running.use.text() != wanted.use.text():
+        yield Change(label, "use", "attach", running.use.text(), wanted.use.text(), _ANEW)
 
 
 _ANEW = "a device has it from its beginning: take the device out of the file, reload, and put it in again"

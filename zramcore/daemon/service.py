@@ -20,6 +20,8 @@ from types import FrameType
 from typing import Any
 
 from .. import __version__
+from ..attach import default_directory, detach_served
+from ..attach.processes import Process
 from ..config import Config, DaemonConfig, check_file
 from ..control import Control
 from ..errors import InvalidValue, ZramError
@@ -142,8 +144,10 @@ class Service:
             member.target.device.stop_pass.set()  # a request that waits for a pass ends, with EINTR
         for server in self._web:
             server.close()
+        # a mount of what ends here would be left without its device
+        failures = detach_served(Process.self(), default_directory())
         self._hosts.close()
-        return self.fleet.close()
+        return failures + self.fleet.close()
 
     @contextlib.contextmanager
     def _handled_signals(self) -> Iterator[None]:
@@ -224,7 +228,7 @@ class Service:
 
     def nbd(self, member: Member) -> list[str]:
         """The NBD URIs of a device."""
-        return self._hosts.uris(member)
+        return self._hosts.uris(member) + member.uris
 
     def reload(self, dry_run: bool) -> list[dict[str, Any]]:
         """Compare the config file with what runs, and make the changes that can be made live unless `dry_run`.
