@@ -101,8 +101,9 @@ def _attach(hosting: Hosting, control: Control, device: str, config: DeviceConfi
     notes = protect_self() if use.swap is not None else []
     export = Export(config.name, device, server.uri(device), Process.of(os.getpid()))
     hosting.record = attach(export, use, hosting.directory)
+    level = logging.INFO if use.swap is None else logging.WARNING  # what swap is not protected from matters
     for note in notes + hosting.record.notes:
-        log.warning("%s: %s", config.name, note)
+        log.log(level, "%s: %s", config.name, note)
 
 
 def give_up(hosting: Hosting) -> None:

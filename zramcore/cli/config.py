@@ -1,4 +1,4 @@
-"""`zramcore config check FILE` and `zramcore config show FILE`: look at a deployment without touching anything."""
+"""`zramcore config check`, `show` and `import`: look at a deployment, or make one, without touching anything."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..config import Config, check_file, plan_device
+from ..config.zram_generator import convert
 from ..control import Control
 from ..errors import ConfigError
 from .common import open_control
@@ -51,15 +52,36 @@ def check_command(context: click.Context, file: Path) -> None:
 @FILE
 @click.pass_context
 def show_command(context: click.Context, file: Path) -> None:
-    """Print the attribute writes that FILE comes to, in the order they are made; images and policies as comments."""
+    """Print the attribute writes that FILE comes to, in the order they are made; the rest as comments."""
     config = checked_config(context, file, open_control(context))
     for device in config.devices:
         for write in plan_device(device):
             click.echo(str(write))
         if device.image is not None and device.image.load is not None:
             click.echo(f"# {device.name}: load {device.image.load}{' if it exists' if device.image.optional else ''}")
+        if device.use.text():
+            click.echo(f"# {device.name}: {device.use.text()}")
         for policy in device.policies:
             options = "".join(f" {key}={value}" for key, value in policy.options.items())
             click.echo(f"# {device.name}: policy {policy.name}{options}")
         if device.image is not None and device.image.save is not None:
             click.echo(f"# {device.name}: save {device.image.save} at the end")
+
+
+@command.command("import")
+@FILE
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there, not to stdout.")
+@click.pass_context
+def import_command(context: click.Context, file: Path, output: Path | None) -> None:
+    """Convert FILE, a zram-generator.conf, into a deployment; what has no counterpart becomes a comment and a warning.
+
+    An existing output file is not replaced.
+    """
+    converted = convert(file, open_control(context).catalogue.compressors)
+    if output is None:
+        click.echo(converted.text, nl=False)
+    else:
+        with output.open("x", encoding="utf-8") as stream:
+            stream.write(converted.text)
+    for comment in converted.comments:
+        click.echo(f"{file}: {' '.join(comment.split())}", err=True)

@@ -145,9 +145,10 @@ class Service:
         for server in self._web:
             server.close()
         # a mount of what ends here would be left without its device
-        failures = detach_served(Process.self(), default_directory())
+        for failure in detach_served(Process.self(), default_directory()):
+            event("attachment_stays", level=logging.ERROR, reason=failure)
         self._hosts.close()
-        return failures + self.fleet.close()
+        return self.fleet.close()
 
     @contextlib.contextmanager
     def _handled_signals(self) -> Iterator[None]:
