@@ -86,7 +86,8 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        # In a thread of its own: the signal may have come while this one holds the event's lock.
+        threading.Thread(target=stop.set).start()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals belong to the main thread

@@ -38,6 +38,8 @@ from .sockets import UnixListener
 from .web import BearerToken, WebServer, listen_tcp, read_token
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNAL_POLL = 0.5
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ class Service:
 
     def _wait(self) -> None:
         while not self._stop.is_set():
-            if self._signals.get() == signal.SIGHUP:
+            try:
+                # Not for ever: the kernel may give the second of two signals to another thread, which wakes nobody.
+                number = self._signals.get(timeout=SIGNAL_POLL)
+            except queue.Empty:
+                continue
+            if number == signal.SIGHUP:
                 try:
                     self.reload(dry_run=False)
                 except ZramError as error:
