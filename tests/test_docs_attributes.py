@@ -9,4 +9,6 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def test_the_page_is_generated_from_the_table():
     made = subprocess.run([sys.executable, DOCS / "make_attributes.py"], capture_output=True, text=True, check=True)
-    assert (DOCS / "attributes.md").read_text() == made.stdout, "run: python docs/make_attributes.py > docs/attributes.md"
+    assert (DOCS / "attributes.md").read_text() == made.stdout, (
+        "run: python docs/make_attributes.py > docs/attributes.md"
+    )

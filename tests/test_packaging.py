@@ -71,7 +71,11 @@ def test_installed_wheel_works(wheel, tmp_path, version):
     assert told["verified"] is True
     assert [row["comp_algorithm"] for row in told["results"]] == ["lz4", "zstd"]
     module = subprocess.run(
-        [venv / "bin" / "python", "-m", "zramcore", "--version"], capture_output=True, text=True, env=clean, cwd=tmp_path
+        [venv / "bin" / "python", "-m", "zramcore", "--version"],
+        capture_output=True,
+        text=True,
+        env=clean,
+        cwd=tmp_path,
     )
     assert module.returncode == 0
     assert "0." in module.stdout

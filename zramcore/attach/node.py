@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..errors import DeviceBusy, InvalidValue, ZramError
+from ..errors import DeviceBusy, InvalidValue
 from . import tables
 from .processes import Process
 from .programs import MissingProgram, ProgramFailed, find, run
@@ -191,29 +191,34 @@ def end_nbdfuse(process: Process | None) -> None:
 
 def remove_fuse(record: Record, place: Place, *, lazily: bool) -> bool:
     """Unmount nbdfuse and see it end; whether there was anything. Raises DeviceBusy (EBUSY), ProgramFailed (EIO)."""
-    there = tables.mounted_at(str(place.mount_point)) is not None
-    if there:
-        words = ["fusermount3", "-u", *(["-z"] if lazily else []), str(place.mount_point)]
-        failures: list[ZramError] = []
-
-        def unmounted() -> bool:
-            try:
-                run(*words)
-            except ProgramFailed as error:
-                failures.append(error)
-                return False
-            return True
-
-        if not _wait(unmounted, STOP_SECONDS, 0.1):
-            raise DeviceBusy(f"{place.mount_point} is in use: {failures[-1].reason}", hint="detach with --force")
     process = record.process
-    if process is None or not process.alive:
-        return there
-    if not process.wait(STOP_SECONDS):
+    running = process is not None and process.alive
+    if tables.mounted_at(str(place.mount_point)) is None and process is not None:
+        # it has not mounted yet, or no longer: it must not do so behind our back
         process.end(signal.SIGTERM)
-        if not process.wait(STOP_SECONDS):
-            end_nbdfuse(process)
-    return True
+        process.wait(STOP_SECONDS)
+    mounted = tables.mounted_at(str(place.mount_point)) is not None
+    if mounted:
+        _unmount_fuse(place, lazily)
+    if process is not None and not process.wait(STOP_SECONDS):
+        end_nbdfuse(process)
+    return mounted or running
+
+
+def _unmount_fuse(place: Place, lazily: bool) -> None:
+    words = ["fusermount3", "-u", *(["-z"] if lazily else []), str(place.mount_point)]
+    failures: list[ProgramFailed] = []
+
+    def unmounted() -> bool:
+        try:
+            run(*words)
+        except ProgramFailed as error:
+            failures.append(error)
+            return False
+        return True
+
+    if not _wait(unmounted, pause=0.1):
+        raise DeviceBusy(f"{place.mount_point} is in use: {failures[-1].reason}", hint="detach with --force")
 
 
 def _wait(done: Callable[[], bool], seconds: float = STOP_SECONDS, pause: float = 0.01) -> bool:

@@ -78,7 +78,8 @@ def run(*words: str, seconds: float = SECONDS, good: Collection[int] = (0,)) -> 
         raise MissingProgram(words[0])
     # not subprocess.run: after a timeout that waits until the program is dead, and one in the kernel may never be
     process = subprocess.Popen(
-        [path, *words[1:]],
+        words,
+        executable=path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -93,9 +93,10 @@ def _targets(process: Path) -> Iterator[str]:
     for link in ("cwd", "root", "exe"):
         with suppress(OSError):
             yield os.readlink(process / link)
-    for handle in os.scandir(process / "fd"):
-        with suppress(OSError):
-            yield os.readlink(handle.path)
+    with os.scandir(process / "fd") as handles:
+        for handle in handles:
+            with suppress(OSError):
+                yield os.readlink(handle.path)
 
 
 def _below(path: str, directory: str) -> bool:
