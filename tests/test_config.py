@@ -11,6 +11,7 @@ from zramcore import config as config_module
 from zramcore.attributes import ATTRIBUTES, Attribute
 from zramcore.config import ACTIONS, ORDER, Write, check, check_file, load_config, plan
 from zramcore.config.model import DEVICE_KEYS, IMAGE_KEYS
+from zramcore.config.use import USE_KEYS
 from zramcore.errors import ConfigError
 from zramcore.interfaces import Catalogue, PolicyTarget, Tick, WritebackPolicy
 from zramcore.pluginmanager import load_plugins
@@ -413,7 +414,7 @@ DOC = Path(__file__).parent.parent / "docs" / "config.md"
 
 def test_every_key_is_documented_and_nothing_else() -> None:
     documented = set(re.findall(r"^### `([a-z_.]+)`", DOC.read_text(), re.MULTILINE))
-    keys = {*ORDER, "page_size", *(f"image.{key}" for key in IMAGE_KEYS), "policy.name"}
+    keys = {*ORDER, *USE_KEYS, "page_size", *(f"image.{key}" for key in IMAGE_KEYS), "policy.name"}
     assert documented == keys
 
 
