@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import socket
@@ -51,7 +52,8 @@ class WebServer:
         """Let requests in progress end within `grace` seconds, then close every connection and the socket."""
         self._server.task_dispatcher.shutdown(timeout=grace)
         # in the server's own thread: nothing else may touch its connections
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._server._map, ignore_all=True))
+        with contextlib.suppress(OSError):  # a request that ends just now has woken it before us: all is closed then
+            self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._server._map, ignore_all=True))
         self._thread.join(grace)
 
 
