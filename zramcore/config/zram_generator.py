@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..attach.wanted import FILE_SYSTEMS
-from ..errors import ConfigError, ZramError
+from ..errors import ConfigError, InvalidValue, ZramError
 from .expressions import Call, Node, Number, Operation, Ram, has_ram, parse
 
 DEFAULT_SIZE = "min(ram / 2, 4096)"
@@ -231,6 +231,7 @@ def from_mebibytes(text: str) -> str:
     """An expression whose result and `ram` are MiB, as one of bytes. Raises InvalidValue (EINVAL) for what `parse`
     does not know: ``^``, ``%``, SI suffixes and other functions."""
     node = parse(_without_suffixes(text))
+    _check_numbers(node)
     try:
         return _sized(node)
     except _NoSize:
@@ -244,6 +245,19 @@ _SI = {"K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 def _without_suffixes(text: str) -> str:
     """Decimal suffixes as factors: fasteval's 2k is 2000."""
     return re.sub(r"([0-9]+(?:\.[0-9]+)?)([KkMGT])\b", lambda match: f"({match[1]} * {_SI[match[2]]})", text)
+
+
+def _check_numbers(node: Node) -> None:
+    """Raises InvalidValue (EINVAL) for a number that fasteval does not read, and ours would read otherwise."""
+    match node:
+        case Number() if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", node.text, re.ASCII):
+            raise InvalidValue(f"{node.text!r} is not a number that zram-generator knows")
+        case Operation():
+            _check_numbers(node.left)
+            _check_numbers(node.right)
+        case Call():
+            for argument in node.arguments:
+                _check_numbers(argument)
 
 
 class _NoSize(Exception):
