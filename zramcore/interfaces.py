@@ -13,9 +13,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from .errors import InvalidValue, NoMemory, NotSupported, ZramError, did_you_mean
+from .machine import Machine
 
 API_VERSION = 1
 """Version of these contracts; a plugin class whose ``api_version`` differs is refused at registration."""
@@ -343,6 +344,13 @@ class PolicyTarget(Protocol):
         ...
 
 
+def can(target: PolicyTarget, capability: str) -> bool:
+    """Whether a target has `capability`, the name of an attribute or one of ``idle_age`` (idle takes seconds) and
+    ``idle_or_huge``. A target with a set of names `capabilities` (the kernel's zram) has those; others have all."""
+    known = getattr(target, "capabilities", None)
+    return known is None or capability in known
+
+
 @dataclass(frozen=True)
 class Tick:
     """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why."""
@@ -365,6 +373,8 @@ class WritebackPolicy(abc.ABC):
     options: ClassVar[Sequence[Option]] = ()
     writes: ClassVar[Sequence[str]] = ("idle", "writeback")
     """The attributes a tick may write: the scheduler refuses others, and `writeback` makes a backing_dev required."""
+    machine: Machine = Machine()
+    """The machine around the target; who runs the policy sets it before the first tick."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         """Read the options. Raises InvalidValue (EINVAL) naming the option."""
@@ -376,6 +386,17 @@ class WritebackPolicy(abc.ABC):
 
         A call may also come early or late: after a write that failed, or a machine that slept.
         """
+
+    def settle(self, target: PolicyTarget, now: float) -> None:  # noqa: B027 - most policies need not look back
+        """Look at what came of the tick; called right after its writes, also when one of them failed."""
+
+    def state(self, now: float) -> Mapping[str, Any]:
+        """What is worth keeping over a restart, for JSON; times as ages in seconds, `now` has another origin then."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], now: float, elapsed: float) -> None:  # noqa: B027 - as for settle
+        """Take back what `state` returned `elapsed` seconds ago, before the first tick. What cannot be used is ignored:
+        another version may have written it."""
 
 
 # What a device is built from --------------------------------------------------------------------------------------
