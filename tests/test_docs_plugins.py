@@ -77,7 +77,7 @@ def test_every_plugin_of_the_page_loads_and_every_kind_is_shown(project: Path) -
         "compressors": "bz",
         "allocators": "shelf",
         "backing_drivers": "ram",
-        "policies": "pressure",
+        "policies": "crowded",
         "attributes": "ratio",
         "cli_commands": "zeros",
     }
@@ -102,7 +102,7 @@ def test_they_work_together_in_one_device(project: Path) -> None:
         device = target.device
         data = bytes(range(256)) * 16 + __import__("random").Random(1).randbytes(4096)
         device.pwrite(0, data)
-        tick = catalogue.policies["pressure"]({"above": "1"}).tick(target, 0.0)
+        tick = catalogue.policies["crowded"]({"above": "1"}).tick(target, 0.0)
         for attribute, value in tick.writes:
             target.store(attribute, value)
         assert device.pread(0, 8192) == data

@@ -12,6 +12,7 @@ import pytest
 
 from zramcore.errors import BudgetExhausted, DeviceIOError, InvalidValue, NoSpace
 from zramcore.interfaces import PolicyTarget, Tick, WritebackPolicy
+from zramcore.machine import Machine, RunningMachine
 from zramcore.scheduler import MIN_INTERVAL, Report, Scheduler
 from zramcore.testing.policy import FakeTarget, VirtualClock
 
@@ -117,7 +118,74 @@ def test_a_report_says_what_was_freed_and_written(caplog: pytest.LogCaptureFixtu
     assert (report.target, report.policy, report.reason) == ("zram0", "scripted", "because")
     assert (report.freed, report.written_back) == (8 * 4096, 5 * 4096)
     assert report.line() == "zram0 scripted: writeback=idle; freed 32768 bytes, wrote back 20480 bytes"
-    assert caplog.messages == [report.line()]
+    assert caplog.messages == [report.decision()]
+    assert report.decision() == "zram0 scripted: because, wrote 20 KiB, freed 32 KiB, stopped: nothing left"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(NoSpace("full"), "the backing device is full"), (BudgetExhausted("spent"), "budget used up")]
+)
+def test_a_decision_says_what_stopped_it(error: OSError, words: str) -> None:
+    scheduler, _, reports = make()
+    target = FakeTarget()
+    target.errors["writeback"] = error
+    scheduler.add(target, every(60.0, ("writeback", "idle")))
+    scheduler.run_due()
+    assert reports[0].decision() == f"zram0 scripted: because, wrote 0 B, freed 0 B, stopped: {words}"
+
+
+def test_a_failed_decision_says_why_and_when_it_is_tried_again() -> None:
+    scheduler, _, reports = make()
+    target = FakeTarget()
+    target.errors["writeback"] = InvalidValue("no such thing")
+    scheduler.add(target, every(60.0, ("writeback", "idle")))
+    scheduler.run_due()
+    assert reports[0].decision().endswith("freed 0 B, writeback=idle: no such thing (EINVAL), next try in 10 s")
+
+
+class LooksBack(Scripted):
+    """Notes what the target shows after its writes, or fails to."""
+
+    def settle(self, target: PolicyTarget, now: float) -> None:
+        self.seen = target.show("writeback_limit")
+        if self.seen == "13\n":
+            raise RuntimeError("unlucky")
+
+    writes = ("writeback_limit", "writeback")
+
+
+def test_a_policy_looks_back_after_its_writes_also_when_one_failed() -> None:
+    scheduler, clock, reports = make()
+    target = FakeTarget()
+    policy = LooksBack(lambda now: Tick((("writeback_limit", "7"), ("writeback", "idle")), 60.0, "because"))
+    scheduler.add(target, policy)
+    scheduler.run_due()
+    assert (policy.seen, reports[-1].error) == ("7\n", "")
+    target.errors["writeback"] = InvalidValue("no such thing")
+    policy.decide = lambda now: Tick((("writeback_limit", "8"), ("writeback", "idle")), 60.0)
+    clock.advance(60.0)
+    scheduler.run_due()
+    assert policy.seen == "8\n"
+    assert "no such thing" in reports[-1].error
+
+
+def test_a_policy_that_fails_to_look_back_backs_off() -> None:
+    scheduler, _, reports = make()
+    policy = LooksBack(lambda now: Tick((("writeback_limit", "13"),), 60.0))
+    scheduler.add(FakeTarget(), policy)
+    scheduler.run_due()
+    assert reports[0].error.endswith("raised RuntimeError: unlucky")
+    assert reports[0].next_in == 10.0
+
+
+def test_policies_see_the_machine_of_the_scheduler() -> None:
+    policy, machine = every(1.0), Machine()
+    Scheduler(machine=machine).add(FakeTarget(), policy)
+    assert policy.machine is machine
+    Scheduler().add(FakeTarget(), policy)
+    assert isinstance(policy.machine, RunningMachine)
+    Scheduler(clock=VirtualClock()).add(FakeTarget(), policy)
+    assert type(policy.machine) is Machine
 
 
 def test_a_target_without_statistics_is_served_too() -> None:

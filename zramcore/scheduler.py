@@ -13,11 +13,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError, errno_name
 from .interfaces import PolicyTarget, Tick, WritebackPolicy
+from .machine import Machine, RunningMachine
+from .policy_report import Report, WriteResult
+
+__all__ = ["Clock", "MonotonicClock", "Report", "Scheduler", "WritableTarget", "WriteResult"]
 
 log = logging.getLogger(__name__)
 
@@ -57,57 +60,6 @@ class WritableTarget(PolicyTarget, Protocol):
     def store(self, attribute: str, value: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class WriteResult:
-    """One attribute write: `error` is empty, or one sentence; `ended` names the errno of a normal end (ENOSPC, EIO)."""
-
-    attribute: str
-    value: str
-    error: str = ""
-    ended: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """One decision of a policy and what came of it.
-
-    `freed` is the fall of mem_used_total in bytes and `written_back` the rise of bd_stat's bd_writes in bytes, while
-    the writes were made; None where the target does not show them. `next_in` is in seconds. `error` is empty, or why
-    the policy failed and now waits.
-    """
-
-    target: str
-    policy: str
-    at: float
-    reason: str
-    writes: tuple[WriteResult, ...]
-    freed: int | None
-    written_back: int | None
-    next_in: float
-    error: str = ""
-
-    def _wrote(self, attribute: str) -> bool:
-        return any(write.attribute == attribute for write in self.writes)
-
-    def line(self) -> str:
-        """One line for a log or a terminal."""
-        done = []
-        for write in self.writes:
-            note = f" ({write.ended})" if write.ended else " (failed)" if write.error else ""
-            done.append(f"{write.attribute}={write.value}{note}")
-        text = f"{self.target} {self.policy}: {', '.join(done) or self.reason or 'nothing to do'}"
-        if self.freed is not None and (self.freed or self.written_back or self._wrote("writeback")):
-            text += f"; {_bytes_moved(self.freed, self.written_back)}"
-        if self.error:
-            text += f"; {self.error}; next try in {self.next_in:g} s"
-        return " ".join(text.split())
-
-
-def _bytes_moved(freed: int, written_back: int | None) -> str:
-    memory = f"freed {freed}" if freed >= 0 else f"grew {-freed}"
-    return f"{memory} bytes" + (f", wrote back {written_back} bytes" if written_back else "")
-
-
 class _Job:
     """A policy on a target, and when it is due."""
 
@@ -119,16 +71,22 @@ class _Job:
 
 
 class Scheduler:
-    """Runs policies. `on_report` is called with each Report on the scheduler's thread; what it raises is logged."""
+    """Runs policies. `on_report` is called with each Report on the scheduler's thread; what it raises is logged.
+
+    `machine` is what policies see of it: the running one, or beside a `clock` of one's own, one that knows nothing.
+    """
 
     def __init__(
         self,
         *,
         clock: Clock | None = None,
+        machine: Machine | None = None,
         on_report: Callable[[Report], None] | None = None,
         backoff: tuple[float, float] = (BACKOFF_FIRST, BACKOFF_CAP),
     ) -> None:
         self.clock: Clock = clock if clock is not None else MonotonicClock()
+        # beside a virtual clock the running machine would be out of place
+        self.machine = machine or (RunningMachine() if clock is None else Machine())
         self._on_report = on_report
         self._backoff_first, self._backoff_cap = backoff
         self._jobs: list[_Job] = []
@@ -139,6 +97,7 @@ class Scheduler:
         """Have `policy` ticked on `target`, first at once. Only before `start`: RuntimeError after it."""
         if self._thread is not None:
             raise RuntimeError("add the policies before the scheduler starts")
+        policy.machine = self.machine
         self._jobs.append(_Job(target, policy, self.clock.now()))
 
     @property
@@ -192,7 +151,7 @@ class Scheduler:
     def _run(self, job: _Job) -> Report:
         now = self.clock.now()
         results: list[WriteResult] = []
-        reason, error = "", ""
+        reason, error, next_in = "", "", 0.0
         memory, device = _figures(job.target)
         try:
             tick = _checked(job.policy, job.policy.tick(job.target, now))
@@ -204,13 +163,19 @@ class Scheduler:
                 results.append(result)
                 if result.error:
                     raise _WriteFailed(f"{attribute}={value}: {result.error}")
-            job.failures = 0
         except Exception as failure:
-            job.failures += 1
             error = _describe(job.policy, failure)
+        try:
+            job.policy.settle(job.target, self.clock.now())
+        except Exception as failure:
+            error = error or _describe(job.policy, failure)
+        if error:
+            job.failures += 1
             # the exponent is capped too: 2.0 ** 1024 overflows
             next_in = min(self._backoff_first * 2.0 ** min(job.failures - 1, 64), self._backoff_cap)
             now = self.clock.now()  # a failing pass may have taken long: the wait starts when it ended
+        else:
+            job.failures = 0
         job.due = now + next_in
         freed, written_back = _difference(job.target, memory, device)
         report = Report(
@@ -229,7 +194,11 @@ class Scheduler:
         return WriteResult(attribute, value)
 
     def _publish(self, report: Report) -> None:
-        log.log(logging.WARNING if report.error else logging.INFO, "%s", report.line())
+        log.log(
+            logging.WARNING if report.error else logging.INFO,
+            "%s",
+            report.line() if report.error else report.decision(),
+        )
         if self._on_report is None:
             return
         try:

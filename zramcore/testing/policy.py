@@ -11,6 +11,7 @@ passes only when it is told to.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import sys
 import threading
@@ -114,6 +115,7 @@ def play(policy: WritebackPolicy, target: FakeTarget, clock: VirtualClock, ticks
         tick = policy.tick(target, clock.now())
         for attribute, value in tick.writes:
             target.store(attribute, value)
+        policy.settle(target, clock.now())
         decided.append(tick)
         clock.advance(tick.next_in)
     return decided
@@ -219,6 +221,7 @@ class PolicyConformance:
             tick = policy.tick(bare, clock.now())
             assert isinstance(tick, Tick)
             assert tick.next_in > 0
+            policy.settle(bare, clock.now())
             clock.advance(tick.next_in)
 
     def test_survives_writes_that_fail_and_odd_times(self) -> None:
@@ -226,9 +229,24 @@ class PolicyConformance:
         policy, clock = self.create({}), VirtualClock()
         for step in range(self.ticks):
             tick = policy.tick(FakeTarget(), clock.now())
+            policy.settle(FakeTarget(), clock.now())
             assert math.isfinite(tick.next_in)
             assert tick.next_in > 0
             clock.advance(tick.next_in * (0.0, 0.1, 1.0, 50.0)[step % 4])
+
+    def test_state_is_json_and_comes_back(self) -> None:
+        policy, clock = self.create({}), VirtualClock(50.0)
+        play(policy, FakeTarget(), clock, self.ticks)
+        state = json.loads(json.dumps(dict(policy.state(clock.now()))))
+        again = self.create({})
+        again.restore(state, 7.0, 0.0)
+        assert again.state(7.0) == state
+
+    def test_state_of_another_version_is_ignored(self) -> None:
+        for state in ({}, {"no_such_key": 1}, dict.fromkeys(self.create({}).state(0.0), "odd")):
+            policy = self.create({})
+            policy.restore(state, 0.0, 3600.0)
+            assert policy.tick(FakeTarget(), 0.0).next_in > 0
 
     def test_leaves_the_target_to_the_scheduler(self) -> None:
         target = FakeTarget()

@@ -1,0 +1,83 @@
+"""Report: one decision of a policy and what came of it, in figures and in a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_STOPPED = {"EIO": "budget used up", "ENOSPC": "the backing device is full"}
+"""Normal ends of a writeback, in words."""
+
+
+def mebibytes(size: int) -> str:
+    """Bytes as people read them: ``52 MiB``, ``1.5 GiB``, ``12 KiB``."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if abs(size) >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} B"
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """One attribute write: `error` is empty, or one sentence; `ended` names the errno of a normal end (ENOSPC, EIO)."""
+
+    attribute: str
+    value: str
+    error: str = ""
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One decision of a policy and what came of it.
+
+    `freed` is the fall of mem_used_total in bytes and `written_back` the rise of bd_stat's bd_writes in bytes, while
+    the writes were made; None where the target does not show them. `next_in` is in seconds. `error` is empty, or why
+    the policy failed and now waits.
+    """
+
+    target: str
+    policy: str
+    at: float
+    reason: str
+    writes: tuple[WriteResult, ...]
+    freed: int | None
+    written_back: int | None
+    next_in: float
+    error: str = ""
+
+    def _wrote(self, attribute: str) -> bool:
+        return any(write.attribute == attribute for write in self.writes)
+
+    def decision(self) -> str:
+        """Why, and what came of it, in a line: ``zram0 huge: ..., wrote 4 MiB, freed 5 MiB, stopped: nothing left``."""
+        parts = [self.reason or "no reason given"]
+        if self._wrote("writeback"):
+            if self.written_back is not None:
+                parts.append(f"wrote {mebibytes(self.written_back)}")
+            parts.append(f"freed {mebibytes(self.freed)}" if self.freed is not None else "freed an unknown amount")
+            ends = [_STOPPED[write.ended] for write in self.writes if write.ended in _STOPPED]
+            if not self.error:
+                parts.append(f"stopped: {ends[-1] if ends else 'nothing left'}")
+        elif self.freed:
+            parts.append(f"freed {mebibytes(self.freed)}" if self.freed > 0 else f"grew {mebibytes(-self.freed)}")
+        if self.error:
+            parts.append(f"{self.error}, next try in {self.next_in:g} s")
+        return " ".join(f"{self.target} {self.policy}: {', '.join(parts)}".split())
+
+    def line(self) -> str:
+        """The writes in one line, for a log or a terminal."""
+        done = []
+        for write in self.writes:
+            note = f" ({write.ended})" if write.ended else " (failed)" if write.error else ""
+            done.append(f"{write.attribute}={write.value}{note}")
+        text = f"{self.target} {self.policy}: {', '.join(done) or self.reason or 'nothing to do'}"
+        if self.freed is not None and (self.freed or self.written_back or self._wrote("writeback")):
+            text += f"; {_bytes_moved(self.freed, self.written_back)}"
+        if self.error:
+            text += f"; {self.error}; next try in {self.next_in:g} s"
+        return " ".join(text.split())
+
+
+def _bytes_moved(freed: int, written_back: int | None) -> str:
+    memory = f"freed {freed}" if freed >= 0 else f"grew {-freed}"
+    return f"{memory} bytes" + (f", wrote back {written_back} bytes" if written_back else "")
