@@ -353,11 +353,13 @@ def can(target: PolicyTarget, capability: str) -> bool:
 
 @dataclass(frozen=True)
 class Tick:
-    """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why."""
+    """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why; the
+    units of 4 KiB that its writebacks may write together (None: any number)."""
 
     writes: Sequence[tuple[str, str]] = ()
     next_in: float = 60.0
     reason: str = ""
+    budget: int | None = None
 
 
 class WritebackPolicy(abc.ABC):

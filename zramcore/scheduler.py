@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from .allowance import DailyBudget, pages_written, write_back_within
+from .allowance import Writable as WritableTarget
 from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError, errno_name
 from .interfaces import PolicyTarget, Tick, WritebackPolicy
 from .machine import Machine, RunningMachine
@@ -54,19 +56,14 @@ class MonotonicClock:
         return event.wait(min(seconds, threading.TIMEOUT_MAX))
 
 
-class WritableTarget(PolicyTarget, Protocol):
-    """A target whose attributes can be written: what the scheduler works on."""
-
-    def store(self, attribute: str, value: str) -> None: ...
-
-
 class _Job:
     """A policy on a target, and when it is due."""
 
-    def __init__(self, target: WritableTarget, policy: WritebackPolicy, due: float) -> None:
+    def __init__(self, target: WritableTarget, policy: WritebackPolicy, due: float, daily: DailyBudget | None) -> None:
         self.target = target
         self.policy = policy
         self.due = due
+        self.daily = daily
         self.failures = 0
 
 
@@ -93,12 +90,15 @@ class Scheduler:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, target: WritableTarget, policy: WritebackPolicy) -> None:
-        """Have `policy` ticked on `target`, first at once. Only before `start`: RuntimeError after it."""
+    def add(self, target: WritableTarget, policy: WritebackPolicy, daily: DailyBudget | None = None) -> None:
+        """Have `policy` ticked on `target`, first at once. Only before `start`: RuntimeError after it.
+
+        `daily`: what its writebacks may write in 24 hours, shared with every policy it is given to as well.
+        """
         if self._thread is not None:
             raise RuntimeError("add the policies before the scheduler starts")
         policy.machine = self.machine
-        self._jobs.append(_Job(target, policy, self.clock.now()))
+        self._jobs.append(_Job(target, policy, self.clock.now(), daily))
 
     @property
     def next_due(self) -> float | None:
@@ -156,10 +156,14 @@ class Scheduler:
         try:
             tick = _checked(job.policy, job.policy.tick(job.target, now))
             reason, next_in = tick.reason, max(tick.next_in, MIN_INTERVAL)
+            budget = tick.budget
             for attribute, value in tick.writes:
                 if self._stop.is_set():
                     break
-                result = self._write(job.target, attribute, value)
+                before = pages_written(job.target) if attribute == "writeback" else None
+                result = self._write(job, attribute, value, budget)
+                if budget is not None and before is not None:
+                    budget -= (pages_written(job.target) or before) - before
                 results.append(result)
                 if result.error:
                     raise _WriteFailed(f"{attribute}={value}: {result.error}")
@@ -184,14 +188,31 @@ class Scheduler:
         self._publish(report)
         return report
 
-    def _write(self, target: WritableTarget, attribute: str, value: str) -> WriteResult:
+    def _write(self, job: _Job, attribute: str, value: str, budget: int | None) -> WriteResult:
+        target = job.target
         try:
-            target.store(attribute, value)
+            if attribute == "writeback":
+                self._write_back(job, value, budget)
+            else:
+                target.store(attribute, value)
         except OSError as error:
             if attribute == "writeback" and _is_normal_end(target, error):
                 return WriteResult(attribute, value, ended=errno_name(error.errno or 0))
             return WriteResult(attribute, value, error=_sentence(error))
         return WriteResult(attribute, value)
+
+    def _write_back(self, job: _Job, value: str, budget: int | None) -> None:
+        daily, now = job.daily, self.clock.now()
+        if daily is not None:
+            daily.look(job.target, now)
+            budget = daily.left(now) if budget is None else min(budget, daily.left(now))
+        if budget is None:
+            return job.target.store("writeback", value)
+        try:
+            write_back_within(job.target, value, budget)
+        finally:
+            if daily is not None:
+                daily.look(job.target, self.clock.now())
 
     def _publish(self, report: Report) -> None:
         log.log(
@@ -217,6 +238,8 @@ def _checked(policy: WritebackPolicy, tick: object) -> Tick:
         raise PluginFault(policy.name, f"tick returned {type(tick).__name__}, not a Tick")
     if not math.isfinite(tick.next_in) or tick.next_in <= 0:
         raise PluginFault(policy.name, f"next_in is {tick.next_in!r}, not a positive number of seconds")
+    if tick.budget is not None and not isinstance(tick.budget, int):
+        raise PluginFault(policy.name, f"its budget is {tick.budget!r}, not a number of pages")
     for attribute, value in tick.writes:
         if not isinstance(attribute, str) or not isinstance(value, str):
             raise PluginFault(policy.name, f"a write is {(attribute, value)!r}, not a pair of texts")
