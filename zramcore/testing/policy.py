@@ -24,6 +24,7 @@ import pytest
 from ..attributes import ATTRIBUTES
 from ..errors import InvalidValue, NoSuchAttribute, NotPermitted
 from ..interfaces import API_VERSION, PolicyTarget, Tick, WritebackPolicy
+from ..machine import Machine
 
 READ_CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep")
 """The functions of module time that a policy must not call: time is an argument of tick."""
@@ -106,6 +107,34 @@ class FakeTarget:
         self.written.append((attribute, value))
         if attribute in self.values:
             self.values[attribute] = f"{value}\n"
+
+
+class FakeMachine(Machine):
+    """A machine of plain texts: `files` by path, and `slept` seconds of suspend."""
+
+    def __init__(self, files: Mapping[str, str] | None = None, slept: float = 0.0) -> None:
+        self.files = dict(files or {})
+        self.slept = slept
+
+    def read(self, path: str) -> str:
+        """The text of a file; FileNotFoundError for one that is not there."""
+        return self.files[path] if path in self.files else super().read(path)
+
+    def suspended(self) -> float:
+        return self.slept
+
+    def set_free(self, part: float, total_kb: int = 1 << 23) -> None:
+        """Have /proc/meminfo say that `part` of the memory is available."""
+        self.files["/proc/meminfo"] = (
+            f"MemTotal:       {total_kb} kB\nMemFree:        12 kB\nMemAvailable:   {round(part * total_kb)} kB\n"
+        )
+
+    def set_stall(self, microseconds: int, path: str = "/proc/pressure/memory") -> None:
+        """Have a PSI file say how long some tasks stalled since start; all tasks at once for half as long."""
+        self.files[path] = "".join(
+            f"{kind} avg10=0.00 avg60=0.00 avg300=0.00 total={total}\n"
+            for kind, total in (("some", microseconds), ("full", microseconds // 2))
+        )
 
 
 def play(policy: WritebackPolicy, target: FakeTarget, clock: VirtualClock, ticks: int) -> list[Tick]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from zramcore.interfaces import Option
 
@@ -63,3 +64,61 @@ LIMIT = Option(
 def budget(pages: int) -> list[tuple[str, str]]:
     """The writes that give the next writeback a budget of `pages`; none for 0."""
     return [("writeback_limit", str(pages)), ("writeback_limit_enable", "1")] if pages else []
+
+
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.ASCII)
+
+
+def read_size(text: str) -> int:
+    """Bytes, from a number with an optional K, M, G or T: ``300M``, ``1.5GiB``. Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError("not a size: write a number of bytes, or a number with K, M, G or T")
+    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+
+
+def read_fraction(text: str) -> float:
+    """A number from 0 to 1, or percent: ``0.25``, ``25%``. Raises ValueError."""
+    number = text.strip()
+    value = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise ValueError("not between 0 and 1, or 0% and 100%")
+    return value
+
+
+def reader_of_names(known: tuple[str, ...]) -> Callable[[str], str]:
+    """A reader of names separated by commas, in the order given; it returns them so, without blanks."""
+
+    def read(text: str) -> str:
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{name!r} is not one of {', '.join(known)}")
+        if len(set(names)) < len(names):
+            raise ValueError("a name is given twice")
+        return ",".join(names)
+
+    return read
+
+
+def reader_of_choice(known: tuple[str, ...]) -> Callable[[str], str]:
+    """A reader of one of some names."""
+
+    def read(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"not one of {', '.join(known)}")
+        return text
+
+    return read
+
+
+def read_count(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not re.fullmatch(r"\d+", text, re.ASCII) or int(text) < 1:
+        raise ValueError("not a whole number of 1 or more")
+    return int(text)
+
+
+MODES = reader_of_names(("huge_idle", "idle", "huge"))
+"""Kinds of pages, in the order they are written back."""

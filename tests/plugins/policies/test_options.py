@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from zramcore_plugins.policies import Huge, Idle, Nothing, zramcore_policies
-from zramcore_plugins.policies.options import MAX_SECONDS, budget, read_duration, read_interval, read_pages
+from zramcore_plugins.policies.options import (
+    MAX_SECONDS,
+    MODES,
+    budget,
+    read_count,
+    read_duration,
+    read_fraction,
+    read_interval,
+    read_pages,
+    read_size,
+    reader_of_choice,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,5 +69,46 @@ def test_budget() -> None:
     assert budget(25) == [("writeback_limit", "25"), ("writeback_limit_enable", "1")]
 
 
-def test_all_three_are_registered() -> None:
-    assert list(zramcore_policies()) == [Idle, Huge, Nothing]
+def test_all_are_registered() -> None:
+    kinds = list(zramcore_policies())
+    assert [kind for kind in kinds if kind in (Idle, Huge, Nothing)] == [Idle, Huge, Nothing]
+    names = ["idle", "huge", "idle_or_huge", "adaptive", "pressure", "coldness", "watermark", "recompress", "none"]
+    assert [kind.name for kind in kinds] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("4096", 4096), ("300M", 300 << 20), ("1.5GiB", 3 << 29), (" 2 kb ", 2048)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("25%", 0.25), ("0.002", 0.002), ("1", 1.0)])
+def test_fractions(text: str, value: float) -> None:
+    assert read_fraction(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (read_size, "-1"),
+        (read_size, "M"),
+        (read_size, "1Q"),
+        (read_fraction, "101%"),
+        (read_fraction, "-0.1"),
+        (read_fraction, "nan"),
+        (read_count, "0"),
+        (read_count, "1.5"),
+        (MODES, "idle,idle"),
+        (MODES, ""),
+        (MODES, "idle,all"),
+        (reader_of_choice(("a", "b")), "c"),
+    ],
+)
+def test_what_is_not_understood_is_refused(read: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - read_options adds what it is about
+        read(text)
+
+
+def test_names_come_back_in_their_order() -> None:
+    assert MODES("idle , huge_idle") == "idle,huge_idle"

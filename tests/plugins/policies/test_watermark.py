@@ -1,0 +1,147 @@
+"""watermark: above the high mark down to the low one, the coldest and least compressible first; on real devices."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from zramcore.control import Control, Target
+from zramcore.errors import InvalidValue
+from zramcore.interfaces import Catalogue, WritebackPolicy
+from zramcore.scheduler import Report, Scheduler
+from zramcore.testing.inspection import Clock
+from zramcore.testing.policy import FakeTarget, PolicyConformance, VirtualClock
+from zramcore_plugins.policies import Watermark
+
+PAGES = 1024
+
+
+class TestWatermarkConformance(PolicyConformance):
+    def create(self, options: Mapping[str, str]) -> WritebackPolicy:
+        return Watermark({"high": "1K", "low": "1K", **options})
+
+    def test_options_are_documented(self) -> None:
+        assert self.create({}).values["high"] == "1K"
+
+
+class Without:
+    """A target without access times: a kernel without CONFIG_ZRAM_TRACK_ENTRY_ACTIME."""
+
+    capabilities = frozenset({"idle", "writeback"})
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.name = target, target.name
+
+    def show(self, attribute: str) -> str:
+        return self.target.show(attribute)
+
+    def store(self, attribute: str, value: str) -> None:
+        assert attribute != "idle" or value == "all"
+        self.target.store(attribute, value)
+
+
+@pytest.fixture
+def boot() -> Clock:
+    clock = Clock()
+    clock.now = 1000
+    return clock
+
+
+@pytest.fixture
+def target(built_in: Catalogue, tmp_path: Path, boot: Clock) -> Target:
+    """4 MiB: pages 0 to 511 compress to a half and are old, 512 to 767 do not compress and are old, the rest is new."""
+    control = Control(built_in, clock=boot)
+    made = control.target(f"zram{control.hot_add()}")
+    made.store("comp_algorithm", "zstd")
+    made.store("backing_dev", f"file:{tmp_path}/backing,size=8M")
+    made.store("disksize", str(PAGES * 4096))
+    random_bytes = random.Random(1).randbytes
+    for page in range(PAGES):
+        boot.now = 1000 if page < 768 else 5000
+        made.device.pwrite(page * 4096, random_bytes(2048) + bytes(2048) if page < 512 else random_bytes(4096))
+    boot.now = 5010
+    return made
+
+
+def used(target: Target) -> int:
+    return int(target.show("mm_stat").split()[2])
+
+
+def spill(target: object, options: Mapping[str, str], seconds: float) -> list[Report]:
+    scheduler = Scheduler(clock=VirtualClock())
+    reports: list[Report] = []
+    scheduler._on_report = reports.append
+    scheduler.add(target, Watermark(options))  # type: ignore[arg-type]  # Without is a target too
+    scheduler.run(until=seconds)
+    return reports
+
+
+def gone(target: Target) -> set[int]:
+    return {int(line.split()[0]) for line in target.show("block_state").splitlines() if "w" in line.split()[2]}
+
+
+def test_below_the_mark_nothing_is_touched(target: Target) -> None:
+    (report,) = spill(target, {"high": "4M", "low": "1M"}, 5.0)
+    assert report.writes == ()
+    assert report.reason == "3.09 MiB used, marks 1 MiB and 4 MiB, under the high one"
+
+
+def test_it_spills_down_to_the_low_mark_and_not_further(target: Target) -> None:
+    reports = spill(target, {"high": "3M", "low": "2M"}, 30.0)
+    assert used(target) <= 2 << 20
+    assert used(target) > (2 << 20) - 200 * 4096
+    assert not [report for report in reports if report.error]
+    assert [report for report in reports if report.reason.endswith("down to the low one")]
+
+
+def test_the_coldest_and_least_compressible_go_first(target: Target) -> None:
+    spill(target, {"high": "3M", "low": "2500K"}, 30.0)
+    assert gone(target)
+    assert gone(target) <= set(range(512, 768)), "old pages that do not compress"
+
+
+def test_new_pages_go_when_the_old_ones_were_not_enough(target: Target) -> None:
+    spill(target, {"high": "3M", "low": "200K"}, 30.0)
+    assert used(target) <= 200 << 10
+    assert set(range(768)) <= gone(target)
+    assert gone(target) & set(range(768, 1024))
+
+
+def test_pages_younger_than_age_stay_and_it_gives_up_for_a_while(target: Target) -> None:
+    reports = spill(target, {"high": "900K", "low": "800K", "age": "1m"}, 30.0)
+    assert gone(target) == set(range(768))
+    assert reports[-1].reason.endswith("nothing more to spill, again in 60 s")
+    assert reports[-1].next_in == 60.0
+
+
+def test_percent_is_of_mem_limit_or_else_of_disksize(target: Target) -> None:
+    assert "marks 1 MiB and 2 MiB" in spill(target, {"high": "50%", "low": "25%"}, 0.0)[0].reason
+    target.store("mem_limit", "8M")
+    assert "marks 4 MiB and 6 MiB" in spill(target, {"high": "75%", "low": "50%"}, 0.0)[0].reason
+
+
+def test_without_access_times_huge_pages_go_first_and_then_what_stayed_idle(target: Target) -> None:
+    without = Without(target)
+    spill(without, {"high": "3M", "low": "2M"}, 0.0)
+    assert gone(target) <= set(range(512, 1024)), "huge pages"
+    reports = spill(without, {"high": "1M", "low": "300K"}, 30.0)
+    assert used(target) <= 300 << 10
+    assert "without access times" in reports[0].reason
+
+
+@pytest.mark.parametrize(
+    "options", [{"high": "1M", "low": "2M"}, {"high": "50%", "low": "60%"}, {"high": "lots"}, {"low": "110%"}]
+)
+def test_marks_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidValue):
+        Watermark(options)
+
+
+def test_it_says_why_it_does_nothing() -> None:
+    target = FakeTarget()
+    target.values["backing_dev"] = "none\n"
+    assert Watermark({}).tick(target, 0.0).reason == "zram0 has no backing device"
+    assert Watermark({}).tick(FakeTarget(values={}), 0.0).reason == "zram0 shows no mm_stat"
