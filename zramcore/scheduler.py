@@ -12,8 +12,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from .allowance import DailyBudget, pages_written, write_back_within
 from .allowance import Writable as WritableTarget
@@ -21,6 +21,7 @@ from .errors import BudgetExhausted, DeviceIOError, PluginFault, ZramError, errn
 from .interfaces import PolicyTarget, Tick, WritebackPolicy
 from .machine import Machine, RunningMachine
 from .policy_report import Report, WriteResult
+from .policy_state import StateFile
 
 __all__ = ["Clock", "MonotonicClock", "Report", "Scheduler", "WritableTarget", "WriteResult"]
 
@@ -64,6 +65,7 @@ class _Job:
         self.policy = policy
         self.due = due
         self.daily = daily
+        self.key = ""
         self.failures = 0
 
 
@@ -79,6 +81,7 @@ class Scheduler:
         clock: Clock | None = None,
         machine: Machine | None = None,
         on_report: Callable[[Report], None] | None = None,
+        state: StateFile | None = None,
         backoff: tuple[float, float] = (BACKOFF_FIRST, BACKOFF_CAP),
     ) -> None:
         self.clock: Clock = clock if clock is not None else MonotonicClock()
@@ -87,6 +90,8 @@ class Scheduler:
         self._on_report = on_report
         self._backoff_first, self._backoff_cap = backoff
         self._jobs: list[_Job] = []
+        self._state = state
+        self._kept, self._elapsed = state.load() if state is not None else ({}, 0.0)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -98,7 +103,19 @@ class Scheduler:
         if self._thread is not None:
             raise RuntimeError("add the policies before the scheduler starts")
         policy.machine = self.machine
-        self._jobs.append(_Job(target, policy, self.clock.now(), daily))
+        now = self.clock.now()
+        job = _Job(target, policy, now, daily)
+        alike = sum(other.target.name == target.name and other.policy.name == policy.name for other in self._jobs)
+        job.key = f"{target.name} {policy.name}" + (f" {alike + 1}" if alike else "")
+        if job.key in self._kept:
+            try:
+                policy.restore(self._kept[job.key], now, self._elapsed)
+            except Exception as failure:
+                log.warning("%s begins anew: %s", job.key, _describe(policy, failure))
+        known = [other.daily for other in self._jobs]
+        if daily is not None and not any(daily is other for other in known) and _day_of(target) in self._kept:
+            daily.restore(self._kept[_day_of(target)], now, self._elapsed)
+        self._jobs.append(job)
 
     @property
     def next_due(self) -> float | None:
@@ -114,6 +131,8 @@ class Scheduler:
             if self._stop.is_set():
                 break
             reports.append(self._run(job))
+        if any(report.writes for report in reports):
+            self._keep()
         return reports
 
     def run(self, until: float | None = None) -> None:
@@ -145,6 +164,23 @@ class Scheduler:
             return thread is None
         thread.join(timeout)
         return not thread.is_alive()
+
+    def _keep(self) -> None:
+        """Write down what survives a restart."""
+        if self._state is None:
+            return
+        now, kept = self.clock.now(), dict[str, Mapping[str, Any]]()
+        for job in self._jobs:
+            try:
+                state = job.policy.state(now)
+            except Exception as failure:
+                log.warning("%s", _describe(job.policy, failure))
+                continue
+            if state:
+                kept[job.key] = state
+            if job.daily is not None:
+                kept.setdefault(_day_of(job.target), job.daily.state(now))
+        self._state.save(kept)
 
     # One tick ---------------------------------------------------------------------------------------------------
 
@@ -226,6 +262,11 @@ class Scheduler:
             self._on_report(report)
         except Exception:
             log.exception("the receiver of reports failed on: %s", report.line())
+
+
+def _day_of(target: PolicyTarget) -> str:
+    """The name under which a daily budget is kept."""
+    return f"{target.name} writes_per_day"
 
 
 class _WriteFailed(Exception):
