@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -29,15 +30,24 @@ def interpreter(version: str) -> str | None:
     return None
 
 
+def build_wheel(folder: Path, **environment: str) -> Path:
+    """The wheel, built from a copy of the checkout so that nothing is left in it."""
+    source = folder / "source"
+    left = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "*.egg-info", "build", "*.so")
+    shutil.copytree(ROOT, source, ignore=left)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source)]
+    subprocess.run(pip, check=True, capture_output=True, env={**os.environ, **environment})
+    return next(folder.glob("zramcore-*.whl"))
+
+
+def extensions(wheel: Path) -> set[str]:
+    """The compiled modules in a wheel; one file serves all Pythons."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from a copy of the checkout so that nothing is left in it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv*", ".*_cache", "*.egg-info", "build"))
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source)]
-    subprocess.run(pip, check=True, capture_output=True)
-    return next(folder.glob("zramcore-*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_holds_the_two_packages_and_nothing_else(wheel):
@@ -49,6 +59,20 @@ def test_wheel_holds_the_two_packages_and_nothing_else(wheel):
     sources |= {str(path.relative_to(ROOT / "plugins")) for path in ROOT.glob("plugins/zramcore_plugins/**/*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith(".c")]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no compiler (gcc) on this machine")
+def test_wheel_holds_every_extension(wheel):
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    assert extensions(wheel) == {each["name"].replace(".", "/") + ".abi3.so" for each in declared}
+    assert all(each["optional"] for each in declared)
+
+
+def test_without_a_compiler_it_installs_all_the_same(tmp_path):
+    wheel = build_wheel(tmp_path, CC="/bin/false")
+    assert extensions(wheel) == set()
+    assert "zramcore_plugins/allocators/zsmalloc.py" in zipfile.ZipFile(wheel).namelist()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
