@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from zramcore.cli import common, corpus, main, trial, try_
+from zramcore.cli import common, corpus, gathering, main, trial
 from zramcore.cli.corpus import CHUNK, Corpus, file_extents, gather, python_installation
 from zramcore.control import Control, Target
 from zramcore.device import Device
@@ -394,7 +394,7 @@ def test_what_cannot_be_read_is_counted_and_named_once(mixed: Path, tmp_path: Pa
 def test_of_many_unreadable_files_three_are_named(tmp_path: Path, capsys: Capture) -> None:
     missing = [(f"/{number}", "Permission denied") for number in range(5)]
     with open(tmp_path / "spool", "w+b") as spool:
-        try_._report_unreadable(Corpus(spool, unreadable=missing))
+        gathering.report_unreadable(Corpus(spool, unreadable=missing))
     assert capsys.readouterr().err == (
         "zramcore: left out 5 that could not be read: /0 (Permission denied), /1 (Permission denied), "
         "/2 (Permission denied) and 2 more\n"

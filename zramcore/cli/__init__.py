@@ -13,13 +13,30 @@ import click
 from click.shell_completion import shell_complete
 
 from .. import __version__
-from . import attach, completion, config, create, daemon, devices, dict_, exec, map_, plugins, run, systemd, top, try_
+from . import (
+    attach,
+    bench,
+    completion,
+    config,
+    create,
+    daemon,
+    devices,
+    dict_,
+    exec,
+    map_,
+    plugins,
+    run,
+    systemd,
+    top,
+    try_,
+)
 from .common import EXIT_USAGE, PROGRAM, guarded, plugins_of
 
 COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
 
 BUILTIN: dict[str, click.Command] = {
     "try": try_.command,
+    "bench": bench.command,
     "run": run.command,
     "exec": exec.command,
     "config": config.command,

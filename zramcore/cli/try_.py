@@ -6,34 +6,23 @@ import contextlib
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..parse import memparse_rest
-from ..registry import explain_miss
-from .common import EXIT_ERROR, catalogue_of, complain, open_control, plugins_of
+from .common import EXIT_ERROR, complain, open_control
 from .completion import complete_algorithms
 from .corpus import Corpus, Extent, Unreadable, file_extents, gather, python_installation
+from .gathering import choose_algorithms, read_size, report_unreadable, status_line
 from .process import process_extents
 from .trial import PHASES, Progress, Result, run_trial, scratch_folder
 
 DEFAULT_ALGORITHMS = ("lzo-rle", "lz4", "zstd")
 """What is tried when --comp does not say, as far as it is installed: the defaults of kernels and distributions."""
 WIDTH = 80
-NAMED_UNREADABLE = 3
-"""Unreadable files that are named; the others are counted."""
-
-
-def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
-    """The bytes of a size as the kernel's memparse reads it: all of the text, and more than 0."""
-    size, rest = memparse_rest(text)
-    if rest or not size:
-        raise click.BadParameter(f"{text!r} is not a size: write bytes, or a number with K, M, G or T behind it")
-    return size
 
 
 @click.command("try")
@@ -46,7 +35,7 @@ def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
     help=f"The algorithms, `all` for every one installed.  [default: {', '.join(DEFAULT_ALGORITHMS)}, as installed]",
 )
 @click.option(
-    "--size", callback=_size, default="256M", show_default=True, help="At most this much data, from the start."
+    "--size", callback=read_size, default="256M", show_default=True, help="At most this much data, from the start."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 @click.pass_context
@@ -59,7 +48,7 @@ def command(
     idle and huge pages are written back to a temporary file, and every byte is compared. The exit status is 1 when
     anything came back different. docs/try.md explains the table.
     """
-    algorithms = _chosen(context, comp)
+    algorithms = choose_algorithms(context, comp, DEFAULT_ALGORITHMS)
     for path in paths:
         path.stat()  # one that does not exist is a mistake; one that cannot be read is left out later
     folder = scratch_folder(0)
@@ -70,14 +59,14 @@ def command(
             yield from process_extents(pid)  # first, so that its pages stay pages
         yield from file_extents(sources, unreadable)
 
-    with _counter() as count:
-        gathered = gather(extents, size, folder, count)
+    with status_line() as tell:
+        gathered = gather(extents, size, folder, lambda taken: tell(f"taking the data: {taken >> 20} MiB"))
     with contextlib.closing(gathered) as corpus:
-        _report_unreadable(corpus)
+        report_unreadable(corpus)
         folder = scratch_folder(corpus.size)
         control = open_control(context)
-        with _progress_bar(corpus.size * PHASES * len(algorithms)) as tell:
-            results = [run_trial(control, name, corpus, folder, tell) for name in algorithms]
+        with _progress_bar(corpus.size * PHASES * len(algorithms)) as advance:
+            results = [run_trial(control, name, corpus, folder, advance) for name in algorithms]
         if as_json:
             click.echo(json.dumps(_as_json(corpus, results), indent=2))
         else:
@@ -90,45 +79,6 @@ def command(
             )
     if not all(result.verified for result in results):
         context.exit(EXIT_ERROR)
-
-
-def _chosen(context: click.Context, comp: str | None) -> list[str]:
-    """The algorithms to try, each once. Raises UnknownName (EINVAL) for one that is not installed."""
-    plugins = plugins_of(context)
-    known = catalogue_of(context).compressors
-    if comp is None:
-        names = [name for name in DEFAULT_ALGORITHMS if name in known] or list(known)
-    elif comp == "all":
-        names = list(known)
-    else:
-        names = list(dict.fromkeys(name for word in comp.split(",") if (name := word.strip())))
-    if not names:
-        raise click.BadParameter("names no algorithm", context, param_hint="'--comp'")
-    for name in names:
-        if name not in known:
-            raise explain_miss("compressors", name, plugins)
-    return names
-
-
-def _report_unreadable(corpus: Corpus) -> None:
-    """One line on stderr about what could not be read."""
-    missed = corpus.unreadable
-    if missed:
-        named = ", ".join(f"{click.format_filename(name)} ({reason})" for name, reason in missed[:NAMED_UNREADABLE])
-        more = f" and {len(missed) - NAMED_UNREADABLE} more" if len(missed) > NAMED_UNREADABLE else ""
-        complain(f"left out {len(missed)} that could not be read: {named}{more}")
-
-
-@contextlib.contextmanager
-def _counter() -> Iterator[Callable[[int], None]]:
-    """Shows how many bytes were taken, on stderr when that is a terminal; the line is gone afterwards."""
-    if not sys.stderr.isatty():
-        yield lambda size: None
-        return
-    try:
-        yield lambda size: click.echo(f"\rtaking the data: {size >> 20} MiB", nl=False, err=True)
-    finally:
-        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 @contextlib.contextmanager
