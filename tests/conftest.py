@@ -1,16 +1,21 @@
-"""What all tests share: the real built-in plugins, devices made of them, a clock, and a backing driver that fails."""
+"""What tests share: the real built-in plugins, devices made of them, a clock, a driver that fails, a kernel device."""
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from zramcore import attributes
 from zramcore.device import Device
+from zramcore.errors import ZramError
 from zramcore.interfaces import Allocator, Buffer, Catalogue, Compressor, CompressorContext, CompressorParams
+from zramcore.kernel import KernelControl, KernelDevice
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
 from zramcore.testing.faults import FaultyDriver
@@ -158,3 +163,32 @@ class Rogue:
 def rogue(catalogue: Catalogue) -> Rogue:
     """Plugins that misbehave on demand."""
     return Rogue(catalogue)
+
+
+@pytest.fixture
+def free_zram0() -> Iterator[KernelDevice]:
+    """The machine's zram0, which nobody uses before and must not be in use after; skipped where that cannot be."""
+    control = KernelControl()
+    if "zram0" not in control.names():
+        pytest.skip("this kernel has no zram0")
+    if os.geteuid() != 0:
+        pytest.skip("zram0 needs root")
+    device = control.target("zram0")
+    if device.initialized:
+        pytest.skip("zram0 is in use")
+    yield device
+    left = device.show("disksize")
+    try:
+        device.reset()
+    except ZramError as error:
+        pytest.fail(f"zram0 is still in use: {error}")
+    assert left == "0\n", "zram0 was not reset"
+
+
+@pytest.fixture(scope="session")
+def compressible_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 3 MiB that compresses to about half, no page of it same-filled, no two alike."""
+    path = tmp_path_factory.mktemp("bench") / "text"
+    chance = random.Random(3)
+    path.write_bytes(b"".join(chance.randbytes(32) * 2 for _ in range((3 << 20) // 64)))
+    return path
