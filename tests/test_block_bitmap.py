@@ -96,3 +96,14 @@ def test_no_search_over_full_words() -> None:
         bitmap.free(taken)
     # Four calls, each at most twice through the five levels; a search would read 4096 words for every second one.
     assert CountedWords.reads <= rounds * 4 * 10
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 200])
+def test_all_taken(count: int) -> None:
+    bitmap = BlockBitmap(300)
+    taken = bitmap.take_lowest_many(count)[::-1]
+    assert bitmap.all_taken(taken)
+    assert not bitmap.all_taken([*taken, count])
+    if taken:
+        bitmap.free(taken[-1])
+        assert not bitmap.all_taken(taken)

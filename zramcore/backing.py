@@ -10,26 +10,18 @@ block's next owner wrote to it would destroy the new data.
 
 from __future__ import annotations
 
-import errno
 import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import ParamSpec, TypeVar
 
 from .backing_spec import parse_backing_spec, system_error
 from .block_bitmap import BlockBitmap
-from .errors import DeviceIOError, InvalidValue, NoBackingDevice, PluginFault, ZramError
+from .block_io import MAX_RUN, BlockIO, block_names, block_runs, driver_fault
+from .errors import InvalidValue, ZramError
 from .interfaces import BackingDriver, Buffer
 
 __all__ = ["MAX_RUN", "BackingStore", "Pin", "parse_backing_spec", "system_error"]
 
-MAX_RUN = 256
-"""Blocks a driver is asked for in one call at most: 1 MiB of 4 KiB blocks. Runs of 64 gave O_DIRECT 80 to 85 % of the
-speed that runs of 256 did, single blocks 8 % (ext4 on a virtio disk, 2 cores)."""
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +49,7 @@ class Pin:
         self.release()
 
 
-class BackingStore:
+class BackingStore(BlockIO):
     """The blocks of one open BackingDriver. Thread-safe; no lock is held during I/O.
 
     `bd_count` (blocks reserved) may be read at any time without waiting.
@@ -67,19 +59,15 @@ class BackingStore:
         """Takes over `driver`, which is open. Raises InvalidValue (EINVAL) when it has not even one block."""
         if driver.nr_blocks < 1:
             raise InvalidValue(f"{driver.spec.path} is smaller than one block of {driver.block_size} bytes")
-        self.driver = driver
-        self.block_size = driver.block_size
+        super().__init__(driver)
         self.nr_blocks = driver.nr_blocks
-        self.spec_text = driver.spec.text or driver.spec.path
         self.bd_count = 0
         self._bitmap = BlockBitmap(driver.nr_blocks)
         self._pins: dict[int, int] = {}
+        self._pinned = 0
+        """The sum of `_pins`: when it comes to 0, all that is left in there goes at once."""
         # Released, not free yet. True: a thread is discarding it, and frees it afterwards unless it is pinned by then.
         self._limbo: dict[int, bool] = {}
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._active = 0
-        self._closed = False
         self._discard_failed = False
 
     @classmethod
@@ -97,7 +85,7 @@ class BackingStore:
         except OSError as error:
             raise system_error(error, f"cannot open {spec.path}") from error
         except Exception as error:
-            raise _fault(driver_class, "opening", error) from error
+            raise driver_fault(driver_class, "opening", error) from error
         try:
             return cls(driver)
         except BaseException:
@@ -162,7 +150,7 @@ class BackingStore:
         try:
             if self._begin_unless_closed():
                 try:
-                    for block, count in _runs(sorted(blocks)):
+                    for block, count in block_runs(sorted(blocks)):
                         self._discard_run(block, count)
                 finally:
                     self._end()
@@ -186,7 +174,7 @@ class BackingStore:
                     "%s: backing driver %s cannot discard %s (reported once): %s",
                     self.spec_text,
                     self.driver.name,
-                    _names(block, count),
+                    block_names(block, count),
                     error,
                 )
 
@@ -204,18 +192,27 @@ class BackingStore:
             raise InvalidValue(f"{self.spec_text} has only blocks 0 to {self.nr_blocks - 1}")
         with self._lock:
             pins = self._pins
-            for block in blocks:
-                count = pins.get(block, 0)
-                pins[block] = count + 1
-                if not count and block not in self._bitmap:
-                    self._bitmap.take(block)
-                    self._limbo[block] = False
+            fresh = dict.fromkeys(blocks, 1)
+            if not pins and len(fresh) == len(blocks) and self._bitmap.all_taken(blocks):
+                self._pins = fresh
+            else:
+                for block in blocks:
+                    count = pins.get(block, 0)
+                    pins[block] = count + 1
+                    if not count and block not in self._bitmap:
+                        self._bitmap.take(block)
+                        self._limbo[block] = False
+            self._pinned += len(blocks)
         return Pin(self, tuple(blocks))
 
     def _unpin(self, blocks: Sequence[int]) -> None:
         discard: list[int] = []
         with self._lock:
             pins = self._pins
+            self._pinned -= len(blocks)
+            if not self._pinned and not self._limbo:
+                pins.clear()
+                return
             for block in blocks:
                 count = pins[block] - 1
                 if count:
@@ -227,148 +224,12 @@ class BackingStore:
         if discard:
             self._discard(discard)
 
-    # I/O ----------------------------------------------------------------------------------------------------------
-
     def read(self, blocks: Sequence[int]) -> list[Buffer]:
-        """The contents of `blocks`, in their order, pinned while they are read; see `read_pinned`."""
-        with self.pin(blocks):
-            return self.read_pinned(blocks)
-
-    def read_pinned(self, blocks: Sequence[int]) -> list[Buffer]:
-        """The contents of `blocks` (any order, repeats allowed), for a caller that holds a pin on them.
-
-        Neighbours are read as one run. Each buffer has block_size bytes; several may be views of one run.
-        Raises DeviceIOError with the driver's errno, PluginFault when the driver breaks its contract,
-        NoBackingDevice when the store is closed.
-        """
-        self._begin()
-        try:
-            if len(blocks) == 1:
-                return [self._read_run(blocks[0], 1)]
-            size = self.block_size
-            data: dict[int, Buffer] = {}
-            for start, count in _runs(sorted(set(blocks))):
-                run = memoryview(self._read_run(start, count))
-                for index in range(count):
-                    data[start + index] = run[index * size : (index + 1) * size]
-            return [data[block] for block in blocks]
-        finally:
-            self._end()
-
-    def _read_run(self, block: int, count: int) -> Buffer:
-        data = self._call(f"reading {_names(block, count)}", self.driver.read_blocks, block, count)
-        try:
-            length = len(memoryview(data))
-        except TypeError:
-            length = -1
-        if length != count * self.block_size:
-            got = type(data).__name__ if length < 0 else f"{length} bytes"
-            reason = f"read_blocks({block}, {count}) returned {got}, not {count * self.block_size} bytes"
-            raise PluginFault(self.driver.name, reason)
-        return data
-
-    def write(self, blocks: Sequence[int], data: Sequence[Buffer]) -> list[OSError | None]:
-        """Write `data[i]` (block_size bytes) to `blocks[i]`, for all i; returns one verdict per position.
-
-        None: the block is written. Otherwise a DeviceIOError with the driver's errno, or a PluginFault. Neighbours go
-        to the driver as one run; a run that fails is tried again block by block, so that a bad block costs only itself.
-        Raises InvalidValue when a length is wrong, NoBackingDevice when the store is closed; nothing is written then.
-        """
-        if len(blocks) != len(data) or any(len(page) != self.block_size for page in data):
-            raise InvalidValue(f"write takes one buffer of {self.block_size} bytes for each block")
-        verdicts: list[OSError | None] = [None] * len(blocks)
-        self._begin()
-        try:
-            order = sorted(range(len(blocks)), key=blocks.__getitem__)
-            first = 0
-            for block, count in _runs([blocks[position] for position in order]):
-                run = order[first : first + count]
-                first += count
-                verdict = self._write_run(block, [data[position] for position in run])
-                if verdict is not None and count > 1:
-                    for offset, position in enumerate(run):
-                        verdicts[position] = self._write_run(block + offset, [data[position]])
-                else:
-                    verdicts[run[0]] = verdict
-        finally:
-            self._end()
-        return verdicts
-
-    def _write_run(self, block: int, data: list[Buffer]) -> OSError | None:
-        try:
-            self._call(f"writing {_names(block, len(data))}", self.driver.write_blocks, block, data)
-        except ZramError as error:
-            return error
-        return None
-
-    def flush(self) -> None:
-        """Return when everything written is on stable storage. Raises DeviceIOError, PluginFault, NoBackingDevice."""
-        self._begin()
-        try:
-            self._call("flushing", self.driver.flush)
-        finally:
-            self._end()
-
-    def close(self) -> None:
-        """Wait for I/O under way, then close the driver; closing again does nothing. I/O afterwards: NoBackingDevice.
-
-        Raises DeviceIOError or PluginFault when the driver cannot be closed; the store is closed all the same.
-        """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            # The driver's descriptor must not be reused by another file while a thread is still writing to it.
-            while self._active:
-                self._idle.wait()
-        self._call("closing", self.driver.close)
-
-    def _begin_unless_closed(self) -> bool:
-        with self._lock:
-            if self._closed:
-                return False
-            self._active += 1
-            return True
-
-    def _begin(self) -> None:
-        if not self._begin_unless_closed():
-            raise NoBackingDevice(f"{self.spec_text} is closed")
-
-    def _end(self) -> None:
-        with self._lock:
-            self._active -= 1
-            if self._closed and not self._active:
-                self._idle.notify_all()
-
-    def _call(self, doing: str, method: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call the driver; what it raises becomes a ZramError that says what was being done."""
-        try:
-            return method(*args, **kwargs)
-        except ZramError:
-            raise
-        except OSError as error:
-            raise DeviceIOError(f"{self.spec_text}: {doing} failed", errno=error.errno or errno.EIO) from error
-        except Exception as error:
-            raise _fault(type(self.driver), doing, error) from error
-
-
-def _fault(driver: type[BackingDriver], doing: str, error: Exception) -> PluginFault:
-    return PluginFault(driver.name, f"{doing} raised {type(error).__name__}: {error}")
-
-
-def _names(block: int, count: int) -> str:
-    return f"block {block}" if count == 1 else f"blocks {block} to {block + count - 1}"
-
-
-def _runs(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The runs (first block, count) of ascending `blocks`, at most MAX_RUN long; a repeated block starts a new one."""
-    start = count = 0
-    for block in blocks:
-        if count and (block != start + count or count == MAX_RUN):
-            yield start, count
-            count = 0
-        if not count:
-            start = block
-        count += 1
-    if count:
-        yield start, count
+        """The contents of `blocks` (any order, repeats allowed), pinned while they are read; see `read_pinned`.
+        Each buffer has block_size bytes; several may be views of one."""
+        distinct = sorted(set(blocks))
+        with self.pin(distinct):
+            whole = self.read_pinned(distinct)
+        size = self.block_size
+        data = {block: whole[index * size : (index + 1) * size] for index, block in enumerate(distinct)}
+        return [data[block] for block in blocks]

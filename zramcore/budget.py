@@ -18,6 +18,10 @@ class WriteBudget:
         """Whether nothing more may be submitted."""
         return self.enabled and self.limit <= 0
 
+    def affordable(self, units: int) -> int | None:
+        """How many submissions of `units` it has something left for, the last one perhaps less; None: any number."""
+        return -(-self.limit // units) if self.enabled else None
+
     def charge(self, units: int) -> int:
         """Take `units` from the budget, down to 0; returns what was taken, which is 0 while it is not enabled."""
         with self._lock:

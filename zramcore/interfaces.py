@@ -13,55 +13,20 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import ClassVar, TypeAlias
 
-from .errors import InvalidValue, NoMemory, NotSupported, ZramError, did_you_mean
-from .machine import Machine
-
-API_VERSION = 1
-"""Version of these contracts; a plugin class whose ``api_version`` differs is refused at registration."""
+from .errors import NoMemory, NotSupported, did_you_mean
+from .options import API_VERSION as API_VERSION
+from .options import Option as Option
+from .options import OptionValue as OptionValue
+from .options import read_options as read_options
+from .policy_contract import PolicyTarget as PolicyTarget
+from .policy_contract import Tick as Tick
+from .policy_contract import WritebackPolicy as WritebackPolicy
+from .policy_contract import can as can
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Readable bytes. Pages are C-contiguous and exactly one page long."""
-
-OptionValue: TypeAlias = "int | float | bool | str"
-
-
-# Options ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a plugin: its name, how to read its text, its default and what it does.
-
-    `read` turns the text into the value and raises ValueError or ZramError for text it does not accept.
-    """
-
-    name: str
-    read: Callable[[str], OptionValue]
-    default: OptionValue
-    help: str
-
-
-def read_options(owner: str, declared: Sequence[Option], given: Mapping[str, str]) -> dict[str, OptionValue]:
-    """Every declared option, from the text given or its default.
-
-    Raises InvalidValue (EINVAL) naming `owner` and the option for an unknown name or a bad value.
-    """
-    by_name = {option.name: option for option in declared}
-    values: dict[str, OptionValue] = {option.name: option.default for option in declared}
-    for name, text in given.items():
-        option = by_name.get(name)
-        if option is None:
-            raise InvalidValue(f"{owner} has no option {name!r}", hint=did_you_mean(name, by_name))
-        try:
-            values[name] = option.read(text)
-        except ZramError as error:
-            raise InvalidValue(f"{owner}: option {name}={text}: {error.reason}", hint=option.help) from error
-        except ValueError as error:
-            raise InvalidValue(f"{owner}: option {name}={text}: {error}", hint=option.help) from error
-    return values
-
 
 # Compressors ------------------------------------------------------------------------------------------------------
 
@@ -317,6 +282,19 @@ class BackingDriver(abc.ABC):
     def read_blocks(self, block: int, count: int) -> Buffer:
         """`count` contiguous blocks. Raises OSError, also when fewer bytes come back."""
 
+    def begin_write(self, block: int, data: memoryview) -> Callable[[], object] | None:
+        """Start writing `data`, whole blocks long, to the run that starts at `block`. Returns a function that waits for
+        its end, or None when that has come. Both raise what `write_blocks` raises. `data` is page-aligned, and neither
+        it nor the run is used for anything else before the end. The default is `write_blocks`: nothing to wait for."""
+        size = self.block_size
+        self.write_blocks(block, [data[start : start + size] for start in range(0, len(data), size)])
+        return None
+
+    def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
+        """Fill `target`, which is page-aligned, with `blocks`: different ones, in any order, one after the other.
+        Raises what `read_blocks` raises. The default is to return False: the store then calls that, run by run."""
+        return False
+
     @abc.abstractmethod
     def discard_blocks(self, block: int, count: int) -> None:
         """The contents are no longer needed: give the space back where the medium can."""
@@ -328,77 +306,6 @@ class BackingDriver(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release the medium and its lock; no other call follows."""
-
-
-# Policies ---------------------------------------------------------------------------------------------------------
-
-
-class PolicyTarget(Protocol):
-    """Whatever has attributes: a zramcore device, the kernel's own zram, a simulated one."""
-
-    @property
-    def name(self) -> str: ...
-
-    def show(self, attribute: str) -> str:
-        """The attribute's text, as read(2) would return it."""
-        ...
-
-
-def can(target: PolicyTarget, capability: str) -> bool:
-    """Whether a target has `capability`, the name of an attribute or one of ``idle_age`` (idle takes seconds) and
-    ``idle_or_huge``. A target with a set of names `capabilities` (the kernel's zram) has those; others have all."""
-    known = getattr(target, "capabilities", None)
-    return known is None or capability in known
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why; the
-    units of 4 KiB that its writebacks may write together (None: any number)."""
-
-    writes: Sequence[tuple[str, str]] = ()
-    next_in: float = 60.0
-    reason: str = ""
-    budget: int | None = None
-
-
-class WritebackPolicy(abc.ABC):
-    """Decides when a device marks pages idle and writes them back. It acts only through attributes.
-
-    Time comes from outside (`now`, in seconds, monotonic, from any origin): the same policy runs live and in a
-    simulation. One object serves one target.
-    """
-
-    name: ClassVar[str]
-    api_version: ClassVar[int] = API_VERSION
-    summary: ClassVar[str] = ""
-    options: ClassVar[Sequence[Option]] = ()
-    writes: ClassVar[Sequence[str]] = ("idle", "writeback")
-    """The attributes a tick may write: the scheduler refuses others, and `writeback` makes a backing_dev required."""
-    machine: Machine = Machine()
-    """The machine around the target; who runs the policy sets it before the first tick."""
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        """Read the options. Raises InvalidValue (EINVAL) naming the option."""
-        self.values = read_options(f"policy {self.name}", self.options, options)
-
-    @abc.abstractmethod
-    def tick(self, target: PolicyTarget, now: float) -> Tick:
-        """Look at the target and decide; called at start and then when the last tick asked for it.
-
-        A call may also come early or late: after a write that failed, or a machine that slept.
-        """
-
-    def settle(self, target: PolicyTarget, now: float) -> None:  # noqa: B027 - most policies need not look back
-        """Look at what came of the tick; called right after its writes, also when one of them failed."""
-
-    def state(self, now: float) -> Mapping[str, Any]:
-        """What is worth keeping over a restart, for JSON; times as ages in seconds, `now` has another origin then."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any], now: float, elapsed: float) -> None:  # noqa: B027 - as for settle
-        """Take back what `state` returned `elapsed` seconds ago, before the first tick. What cannot be used is ignored:
-        another version may have written it."""
 
 
 # What a device is built from --------------------------------------------------------------------------------------

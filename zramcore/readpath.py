@@ -37,7 +37,7 @@ RELOCK_TRIES = 3
 NOT_ACCESSED = np.uint32(~(IDLE | PP_SLOT) & 0xFFFFFFFF)
 
 Sink = Callable[[list[Buffer]], object]
-"""Takes the pages of a read while their slots are locked. None of them is a view of the pool."""
+"""Takes the pages of a read, one or more to a buffer, while their slots are locked. None is a view of the pool."""
 
 
 class ReadPath:
@@ -111,23 +111,22 @@ class ReadPath:
 
     def read_pages(self, first: int, count: int) -> bytes:
         """`count` pages as one buffer."""
-        pages: list[Buffer] = []
-        self.read_to(first, count, pages.extend)
-        return b"".join(pages)
+        whole: list[bytes] = []
+        self.read_to(first, count, lambda pages: whole.append(b"".join(pages)))
+        return whole[0]
 
     def read_pages_into(self, first: int, target: memoryview) -> None:
         """Fill `target`, whole pages long."""
-        page_size = self.page_size
         offset = 0
 
         def fill(pages: list[Buffer]) -> None:
             nonlocal offset
             for page in pages:
-                end = offset + page_size
+                end = offset + len(page)
                 target[offset:end] = page
                 offset = end
 
-        self.read_to(first, len(target) // page_size, fill)
+        self.read_to(first, len(target) // self.page_size, fill)
 
     def read_to(self, first: int, count: int, sink: Sink) -> None:
         """Give the pages to `sink` while their locks are held.
@@ -135,6 +134,8 @@ class ReadPath:
         Written-back pages are read unlocked, as runs of blocks, and taken only if, under the locks again, their slots
         still name the same blocks. The blocks stay pinned, so that none can have been given to another page meanwhile.
         """
+        if self.table.flags_row[first] & WB and self._read_back(first, count, sink):
+            return
         fetched: dict[int, Buffer] = {}
         with ExitStack() as pins:
             for attempt in itertools.count():
@@ -150,11 +151,41 @@ class ReadPath:
                     pins.enter_context(self.backing.pin(missing))
                 fetched |= self._read_blocks(missing)
 
-    def _read_blocks(self, blocks: Sequence[int]) -> dict[int, Buffer]:
+    def _read_back(self, first: int, count: int, sink: Sink) -> bool:
+        """`read_to` of a range that is written back as a whole and uncompressed: no page of it is handled by itself.
+        False, with nothing given to `sink`, when it is not so, or not so any more once the blocks are read."""
+        assert self.backing is not None
+        flags, handles = self.table.flags[first : first + count], self.table.handles[first : first + count]
+        with self.table.lock_range(first, count):
+            self.check_open()
+            if not ((flags & (WB | SIZE_MASK)) == WB).all():
+                return False
+            before = handles.copy()
+            blocks = before.tolist()
+            pin = self.backing.pin(blocks)
+        with pin:
+            whole = self._read_whole(blocks)
+            with self.table.lock_range(first, count):
+                self.check_open()
+                if not (((flags & (WB | SIZE_MASK)) == WB) & (handles == before)).all():
+                    return False
+                sink([whole])
+                self._mark_accessed(first, count)
+                return True
+
+    def _read_whole(self, blocks: Sequence[int]) -> memoryview:
+        """The contents of blocks that are pinned, or whose slots are locked, one after the other."""
         assert self.backing is not None
         with self.stats.lock:
             self.stats.bd_reads += len(blocks) * (self.page_size >> 12)
-        return dict(zip(blocks, self.backing.read(blocks), strict=True))
+        return self.backing.read_pinned(blocks)
+
+    def _read_blocks(self, blocks: Sequence[int]) -> dict[int, Buffer]:
+        """`_read_whole` by block."""
+        whole, size = self._read_whole(blocks), self.page_size
+        return {
+            block: whole[start : start + size] for block, start in zip(blocks, range(0, len(whole), size), strict=True)
+        }
 
     def _serve(self, first: int, count: int, fetched: dict[int, Buffer], sink: Sink) -> list[int]:
         """Give the pages of a range whose locks the caller holds to `sink`, or return the blocks missing for that."""

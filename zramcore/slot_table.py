@@ -125,6 +125,11 @@ class SlotTable:
             return hold(self.locks[start:end])
         return hold(self.locks[: end - NR_LOCKS] + self.locks[start:])
 
+    def lock_slots(self, slots: Column) -> AbstractContextManager[object]:
+        """The locks of any slots, in the same order as those of a range."""
+        stripes = sorted(set(((slots >> LOCK_SHIFT) & LOCK_MASK).tolist()))
+        return hold([self.locks[stripe] for stripe in stripes])
+
     def lock_all(self) -> AbstractContextManager[object]:
         """Every lock: nobody reads or writes a slot meanwhile."""
         return hold(self.locks)

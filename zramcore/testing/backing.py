@@ -19,6 +19,7 @@ from typing import ClassVar
 import pytest
 
 from zramcore.backing import MAX_RUN, BackingStore
+from zramcore.block_io import aligned_memory
 from zramcore.errors import ZramError
 from zramcore.interfaces import API_VERSION, BackingDriver, BackingSpec, read_options
 
@@ -130,6 +131,36 @@ class BackingDriverConformance(ABC):
         driver.write_blocks(1, [page(3, 4096)])
         assert bytes(first) == page(1, 4096)
 
+    @pytest.mark.parametrize("block_size", [4096, 16384])
+    def test_writes_under_way(self, tmp_path: Path, block_size: int) -> None:
+        """More at once than there may be room for: each is done when its function has returned, in any order."""
+        runs = [(start, 1 + start // 5 % 3) for start in range(0, 60, 5)]
+        pages = {block: page(block, block_size) for start, count in runs for block in range(start, start + count)}
+        with closing(self.make(tmp_path, 64, block_size)) as driver:
+            under_way: list[Callable[[], object]] = []
+            for start, count in runs:
+                memory = aligned_memory(count * block_size)
+                memory[:] = b"".join(pages[block] for block in range(start, start + count))
+                wait = driver.begin_write(start, memory)
+                if wait is not None:
+                    under_way.append(wait)
+            for wait in reversed(under_way):
+                wait()
+            assert {block: bytes(driver.read_blocks(block, 1)) for block in pages} == pages
+
+    @pytest.mark.parametrize("block_size", [4096, 16384])
+    @pytest.mark.parametrize("blocks", [[5], [3, 4, 5], [9, 8, 7, 2], [0, 63, 1, 31, 62, 30], [*range(0, 400, 2), 1]])
+    def test_scattered_blocks(self, tmp_path: Path, block_size: int, blocks: list[int]) -> None:
+        """A driver that does not do it says so and leaves the buffer alone."""
+        with closing(self.make(tmp_path, max(blocks) + 1, block_size)) as driver:
+            for block in blocks:
+                driver.write_blocks(block, [page(block, block_size)])
+            target = aligned_memory(len(blocks) * block_size)
+            target[:] = bytes(len(target))
+            done = driver.read_scattered(blocks, target)
+            expected = b"".join(page(block, block_size) for block in blocks)
+            assert target == (expected if done else bytes(len(target)))
+
     @pytest.mark.parametrize(("block", "count"), [(15, 2), (16, 1), (0, 17), (-1, 1), (1 << 40, 1)])
     def test_bounds(self, driver: BackingDriver, block: int, count: int) -> None:
         pages = [page(block, 4096) for block in range(16)]
@@ -137,6 +168,11 @@ class BackingDriverConformance(ABC):
         assert _refuses(driver.write_blocks, block, [page(99, 4096)] * count)
         assert _refuses(driver.read_blocks, block, count)
         assert _refuses(driver.discard_blocks, block, count)
+        memory = aligned_memory(count * 4096)
+        assert _refuses(driver.begin_write, block, memory)
+        assert _refuses(driver.read_scattered, range(block, block + count), memory) or type(driver).read_scattered is (
+            BackingDriver.read_scattered
+        )
         assert bytes(driver.read_blocks(0, 16)) == b"".join(pages)
 
     def test_persistence(self, tmp_path: Path) -> None:

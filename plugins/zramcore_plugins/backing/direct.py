@@ -1,27 +1,34 @@
 """The backing driver `direct`: O_DIRECT on a block device or a file, so that no second copy stays in the page cache.
 
-O_DIRECT wants aligned memory: each thread has one page-aligned buffer, and a batch of scattered pages is copied into
-it and written as one contiguous run. The copy costs 0.4 us a page; one call for many pages is what makes the speed:
-overwriting 64 MiB took 61 MB/s page by page, 613 in runs of 32, 628 in runs of 64 and 785 in runs of 256 (ext4 on a
-virtio disk, 2 cores, Linux 6.18).
+O_DIRECT wants aligned memory. What the store hands over as a whole is aligned; loose pages are copied into a buffer of
+the thread's, 0.4 us each. One call for many pages is what makes the speed: overwriting 64 MiB took 61 MB/s page by
+page, 613 in runs of 32, 628 in runs of 64 and 785 in runs of 256 (ext4 on a virtio disk, 2 cores, Linux 6.18). Runs
+that lie apart are read at once, and a write goes on while the next pages are made ready (see aio.py); where the system
+has no asynchronous I/O for us, the same is done call by call.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from zramcore.errors import InvalidValue
 from zramcore.interfaces import Buffer
 
-from .driver import MediumDriver, read_all, write_all
+from .aio import DEPTH, Ring, address_of
+from .driver import MediumDriver, read_all, runs_of, write_all
 
 BUFFER = 1 << 20
 """Bytes of a thread's buffer, and so of one write at most."""
+MAX_RINGS = 8
+"""Rings of one driver: threads that read at once, and writes under way. Whoever finds none left does without."""
 
 
 class DirectDriver(MediumDriver):
@@ -39,6 +46,8 @@ class DirectDriver(MediumDriver):
         except OSError as error:
             raise InvalidValue(f"the file system of {self.spec.path} has no O_DIRECT", hint=hint) from error
         self._local = threading.local()
+        self._rings: list[Ring] = []
+        self._rings_to_make = threading.Semaphore(MAX_RINGS)
         self._buffer_size = max(BUFFER // self.block_size, 1) * self.block_size
         try:
             self.read_blocks(0, 1)
@@ -76,11 +85,94 @@ class DirectDriver(MediumDriver):
         length = count * self.block_size
         memory, view = self._buffer()
         if length <= self._buffer_size:
-            read_all(fd, view[:length], offset)
+            read_all(fd, [view[:length]], offset)
             return memory[:length]
         whole = bytearray(length)
         for first in range(0, length, self._buffer_size):
             part = view[: min(self._buffer_size, length - first)]
-            read_all(fd, part, offset + first)
+            read_all(fd, [part], offset + first)
             whole[first : first + len(part)] = part
         return whole
+
+    # Several at once ----------------------------------------------------------------------------------------------
+
+    def _take_ring(self) -> Ring | None:
+        """A ring for the caller to `_give_back` unless an exception ended its use; None when there is none."""
+        with contextlib.suppress(IndexError):
+            return self._rings.pop()
+        if self._rings_to_make.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                return Ring()
+        return None
+
+    @contextlib.contextmanager
+    def _on_ring(self, ring: Ring) -> Iterator[None]:
+        """The use of a ring. After an exception it is closed, which waits for what is under way, and forgotten."""
+        try:
+            yield
+        except BaseException:
+            ring.close()
+            self._rings_to_make.release()
+            raise
+        self._rings.append(ring)
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
+        super().close()
+
+    def begin_write(self, block: int, data: memoryview) -> Callable[[], object] | None:
+        fd, length = self.medium.fd, len(data)
+        offset = self.offset(block, length // self.block_size)
+        ring = self._take_ring()
+        if ring is None:
+            write_all(fd, [data], offset)
+            return None
+        transfer = self._write_on(ring, data, offset)
+        next(transfer)
+        return lambda: next(transfer, None)
+
+    def _write_on(self, ring: Ring, data: memoryview, offset: int) -> Iterator[None]:
+        """Starts a write, then waits for it. Closing the generator in between waits too."""
+        fd = self.medium.fd
+        with self._on_ring(ring):
+            ring.start_write(fd, address_of(data), len(data), offset)
+            yield
+            (done,) = ring.finish()
+        if done != len(data):
+            done = max(done, 0)
+            write_all(fd, [data[done:]], offset + done)
+
+    def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
+        size, fd = self.block_size, self.medium.fd
+        self.offset(min(blocks), 1)
+        self.offset(max(blocks), 1)
+        wanted = np.array(blocks)
+        order = np.argsort(wanted)
+        wanted = wanted[order]
+        firsts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+        ring = self._take_ring() if len(firsts) > 1 else None
+        if ring is None:
+            for block, positions in runs_of(blocks):
+                self._read_run(block, positions, target)
+            return True
+        vectors = np.empty((len(wanted), 2), np.int64)
+        vectors[:, 0] = address_of(target) + order * size
+        vectors[:, 1] = size
+        counts = np.diff(firsts, append=len(wanted))
+        offsets = wanted[firsts] * size
+        done: list[int] = []
+        with self._on_ring(ring):
+            for start in range(0, len(firsts), DEPTH):
+                part = slice(start, start + DEPTH)
+                ring.start_reads(fd, vectors, firsts[part], counts[part], offsets[part])
+                done += ring.finish()
+        for run in np.flatnonzero(np.array(done) != counts * size).tolist():
+            first, count = int(firsts[run]), int(counts[run])
+            self._read_run(int(wanted[first]), order[first : first + count].tolist(), target)
+        return True
+
+    def _read_run(self, block: int, positions: Sequence[int], target: memoryview) -> None:
+        size = self.block_size
+        pages = [target[position * size : (position + 1) * size] for position in positions]
+        read_all(self.medium.fd, pages, self.offset(block, len(pages)))

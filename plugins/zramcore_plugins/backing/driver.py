@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 from zramcore.errors import DeviceIOError, InvalidValue, OutOfRange
 from zramcore.interfaces import BackingDriver, BackingSpec, Buffer, Option, read_options
@@ -95,7 +95,7 @@ class MediumDriver(BackingDriver):
 def write_all(fd: int, buffers: Sequence[Buffer], offset: int) -> None:
     """Write `buffers` one after the other from `offset` on, in as many calls as it takes. Raises OSError."""
     for first in range(0, len(buffers), IOV_MAX):
-        batch = list(buffers[first : first + IOV_MAX])
+        batch: Sequence[Buffer] = buffers[first : first + IOV_MAX]
         while batch:
             written = os.pwritev(fd, batch, offset)
             if not written:
@@ -104,7 +104,7 @@ def write_all(fd: int, buffers: Sequence[Buffer], offset: int) -> None:
             batch = _rest(batch, written)
 
 
-def _rest(buffers: list[Buffer], done: int) -> list[Buffer]:
+def _rest(buffers: Sequence[Buffer], done: int) -> list[Buffer]:
     """What is left of `buffers` after their first `done` bytes."""
     for index, buffer in enumerate(buffers):
         if done < len(buffer):
@@ -113,11 +113,37 @@ def _rest(buffers: list[Buffer], done: int) -> list[Buffer]:
     return []
 
 
-def read_all(fd: int, into: memoryview, offset: int) -> None:
-    """Fill `into` from `offset` on, in as many calls as it takes. Raises OSError, also when the file ends before."""
-    while len(into):
-        got = os.preadv(fd, [into], offset)
-        if not got:
-            raise DeviceIOError(f"the file ends at byte {offset}", hint="it was truncated while it was in use")
-        offset += got
-        into = into[got:]
+def read_all(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
+    """Fill `buffers` one after the other from `offset` on, in as many calls as it takes. Raises OSError, also when the
+    file ends before."""
+    for first in range(0, len(buffers), IOV_MAX):
+        batch: Sequence[Buffer] = buffers[first : first + IOV_MAX]
+        while batch:
+            got = os.preadv(fd, batch, offset)
+            if not got:
+                raise DeviceIOError(f"the file ends at byte {offset}", hint="it was truncated while it was in use")
+            offset += got
+            batch = _rest(batch, got)
+
+
+class Run(NamedTuple):
+    """Neighbouring blocks from `block` on, and their positions in the request."""
+
+    block: int
+    positions: list[int]
+
+
+def runs_of(blocks: Sequence[int]) -> Iterator[Run]:
+    """Different blocks, given in any order, as runs of neighbours in ascending order."""
+    positions: list[int] = []
+    start = following = -1
+    for position in sorted(range(len(blocks)), key=blocks.__getitem__):
+        block = blocks[position]
+        if block != following:
+            if positions:
+                yield Run(start, positions)
+            start, positions = block, []
+        positions.append(position)
+        following = block + 1
+    if positions:
+        yield Run(start, positions)

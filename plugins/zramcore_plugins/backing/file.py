@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from zramcore.interfaces import Buffer
 
-from .driver import MediumDriver, read_all, write_all
+from .driver import MediumDriver, read_all, runs_of, write_all
 
 
 class FileDriver(MediumDriver):
@@ -23,6 +23,16 @@ class FileDriver(MediumDriver):
     def write_blocks(self, block: int, blocks: Sequence[Buffer]) -> None:
         write_all(self.medium.fd, blocks, self.offset(block, len(blocks)))
 
+    def begin_write(self, block: int, data: memoryview) -> None:
+        write_all(self.medium.fd, [data], self.offset(block, len(data) // self.block_size))
+
+    def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
+        size = self.block_size
+        for block, positions in runs_of(blocks):
+            pages = [target[position * size : (position + 1) * size] for position in positions]
+            read_all(self.medium.fd, pages, self.offset(block, len(pages)))
+        return True
+
     def read_blocks(self, block: int, count: int) -> Buffer:
         offset = self.offset(block, count)
         length = count * self.block_size
@@ -30,5 +40,5 @@ class FileDriver(MediumDriver):
         if len(data) == length:
             return data
         whole = bytearray(length)
-        read_all(self.medium.fd, memoryview(whole), offset)
+        read_all(self.medium.fd, [memoryview(whole)], offset)
         return whole

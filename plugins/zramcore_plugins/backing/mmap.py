@@ -46,6 +46,18 @@ class MmapDriver(MediumDriver):
             self._map[offset : offset + size] = page
             offset += size
 
+    def begin_write(self, block: int, data: memoryview) -> None:
+        offset = self.offset(block, len(data) // self.block_size)
+        self._map[offset : offset + len(data)] = data
+
+    def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
+        size, start = self.block_size, 0
+        for block in blocks:
+            offset = self.offset(block, 1)
+            target[start : start + size] = self._map[offset : offset + size]
+            start += size
+        return True
+
     def read_blocks(self, block: int, count: int) -> Buffer:
         offset = self.offset(block, count)
         return self._map[offset : offset + count * self.block_size]

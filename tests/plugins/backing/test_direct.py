@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,32 +19,6 @@ from zramcore.interfaces import BackingDriver, BackingSpec
 from zramcore.testing.backing import BackingDriverConformance, closing, page
 from zramcore_plugins.backing import DirectDriver, FileDriver, MmapDriver
 from zramcore_plugins.backing.direct import BUFFER
-
-
-def has_direct_io(folder: Path) -> bool:
-    path = folder / "probe"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-        path.unlink()
-    return True
-
-
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder on a file system with O_DIRECT: a usual one, or one in /var/tmp when that is an old tmpfs."""
-    path = tmp_path_factory.mktemp("direct")
-    if has_direct_io(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        if not has_direct_io(Path(name)):
-            pytest.skip("neither the temporary folder nor /var/tmp has O_DIRECT")
-        yield Path(name)
 
 
 class TestDirect(BackingDriverConformance):

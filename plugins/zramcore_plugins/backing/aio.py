@@ -1,0 +1,135 @@
+"""Ring: several transfers of a file under way at once, by Linux's native asynchronous I/O (io_submit(2)).
+
+With O_DIRECT the kernel starts them and returns; the thread goes on with something else, or waits for all of them.
+Reading 1 MiB that lies in 35 runs took 0.8 ms so, and 2.2 ms with one preadv after the other (ext4 on a virtio disk, 2
+cores, Linux 6.18). libaio would add nothing but the numbers of the four system calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_CALLS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4), "riscv64": (0, 1, 2, 4)}
+"""Numbers of io_setup, io_destroy, io_submit and io_getevents."""
+
+DEPTH = 64
+"""Transfers of a ring. All rings of a system have 65,536 (fs.aio-max-nr), of which each takes at least twice these."""
+
+_PREADV, _PWRITE = 7, 1  # linux/aio_abi.h
+_IOCB = struct.Struct("<QIIHhIQQqQII")
+_FIELDS = np.dtype(
+    {
+        "names": ["data", "opcode", "fd", "buffer", "length", "offset"],
+        "formats": ["<u8", "<u2", "<u4", "<u8", "<u8", "<i8"],
+        "offsets": [0, 16, 20, 24, 32, 40],
+        "itemsize": _IOCB.size,
+    }
+)
+_EVENT_WORDS = 4  # data, iocb, result, second result
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.argtypes = [ctypes.c_long] * 6
+_syscall.restype = ctypes.c_long
+
+Words = npt.NDArray[np.int64]
+
+
+def address_of(buffer: memoryview) -> int:
+    """Where a writable buffer lies in memory."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+class Ring:
+    """A context of the kernel's for up to DEPTH transfers, for one thread at a time: start some, then `finish`.
+
+    While transfers are under way, the memory they use must be used for nothing else. A ring on which an exception (a
+    signal's) ended one of these calls can still be closed, which waits for what is under way.
+    """
+
+    def __init__(self) -> None:
+        """Raises OSError: ENOSYS (no such calls on this machine), EAGAIN (the system's limit), EPERM (a container)."""
+        self._context = 0
+        calls = _CALLS.get(platform.machine())
+        if calls is None or sys.maxsize < 1 << 32 or sys.byteorder != "little":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        setup, self._io_destroy, self._io_submit, self._io_getevents = calls
+        self._memory = bytearray(DEPTH * _IOCB.size)
+        self._iocbs = np.frombuffer(self._memory, _FIELDS)
+        self._iocbs["data"] = np.arange(DEPTH)
+        first = self._iocbs.ctypes.data
+        self._pointers = np.arange(first, first + DEPTH * _IOCB.size, _IOCB.size)
+        self._pointers_at = self._pointers.ctypes.data
+        self._events = memoryview(bytearray(DEPTH * _EVENT_WORDS * 8)).cast("q")
+        self._events_at = address_of(self._events.cast("B"))
+        self._under_way = 0
+        self._asked = 0
+        self._vectors: Any = None
+        context = ctypes.c_long(0)
+        if _syscall(setup, DEPTH, ctypes.addressof(context), 0, 0, 0):
+            raise _error()
+        self._context = context.value
+
+    def start_write(self, fd: int, address: int, length: int, offset: int) -> None:
+        """Start writing `length` bytes of memory to a file's `offset`."""
+        _IOCB.pack_into(self._memory, 0, 0, 0, 0, _PWRITE, 0, fd, address, length, offset, 0, 0, 0)
+        self._start(1)
+
+    def start_reads(self, fd: int, vectors: Words, firsts: Words, counts: Words, offsets: Words) -> None:
+        """Start a read for each of `offsets`, DEPTH at most. Read i fills the `counts[i]` areas of memory from
+        `vectors[firsts[i]]` on, each of them an address and a length."""
+        iocbs = self._iocbs[: len(offsets)]
+        iocbs["opcode"] = _PREADV
+        iocbs["fd"] = fd
+        iocbs["buffer"] = vectors.ctypes.data + firsts * 16
+        iocbs["length"] = counts
+        iocbs["offset"] = offsets
+        self._vectors = vectors
+        self._start(len(offsets))
+
+    def _start(self, count: int) -> None:
+        self._asked = count
+        self._under_way = max(_syscall(self._io_submit, self._context, count, self._pointers_at, 0, 0), 0)
+
+    def finish(self) -> list[int]:
+        """Wait for all that was started: the bytes of each transfer; what is negative, or too little, has failed.
+
+        A transfer that the kernel did not even start has failed too. Why is for the caller to find out, by doing
+        synchronously what is missing.
+        """
+        results = [-1] * self._asked
+        while self._under_way:
+            left = self._under_way
+            got = _syscall(self._io_getevents, self._context, left, left, self._events_at, 0)
+            if got < 0:
+                if ctypes.get_errno() != errno.EINTR:
+                    raise _error()
+                continue
+            self._under_way = left - got
+            for event in range(0, got * _EVENT_WORDS, _EVENT_WORDS):
+                results[self._events[event]] = self._events[event + 2]
+        self._vectors = None
+        return results
+
+    def close(self) -> None:
+        """Wait for what is under way, and give the context back."""
+        context, self._context = self._context, 0
+        if context:
+            _syscall(self._io_destroy, context, 0, 0, 0, 0)
+
+    def __del__(self) -> None:
+        self.close()
