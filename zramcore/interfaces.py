@@ -126,6 +126,13 @@ class Allocator(abc.ABC):
     """(positions, memory) of an allocator whose objects lie in one buffer: while it lives, object `h` of `n` bytes is
     ``memory[positions[h] : positions[h] + n]``. The device then reads single objects without a call; else by `view`."""
 
+    store_packed: Callable[..., int] | None = None
+    """Optional: ``store_packed(packed, offsets, sizes, replaced, limit_pages, handles) -> int``, which is `store` of
+    the objects ``packed[offset : offset + size]``. Buffers: `offsets` and `sizes` of uint32 (size 0: nothing to store),
+    `replaced` and `handles` of uint64. Handles are written into `handles` as far as it gets; returns how many
+    positions are done, fewer than there are for ENOMEM. Bad arguments raise InvalidValue (EINVAL) or NoSpace (ENOSPC),
+    and nothing has changed then. No signal handler runs in the middle. Nothing may change the buffers meanwhile."""
+
     peak_pages: int = 0
     pages_compacted: int = 0
     """Pages that all calls of `compact` have freed."""

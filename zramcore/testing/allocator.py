@@ -19,6 +19,7 @@ import pytest
 
 from ..errors import InvalidValue, NoMemory, NoSpace, ZramError
 from ..interfaces import API_VERSION, Allocator, Buffer
+from .packed import PackedStoreConformance
 
 
 def content(seed: int, size: int) -> bytes:
@@ -26,7 +27,7 @@ def content(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-class AllocatorConformance:
+class AllocatorConformance(PackedStoreConformance):
     """Everything the device relies on. A subclass gives `make`."""
 
     page_sizes: ClassVar[tuple[int, ...]] = (4096, 16384, 65536)

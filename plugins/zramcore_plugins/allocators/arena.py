@@ -14,59 +14,33 @@ returns) are apart, so that an exception between the two costs nothing.
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 from typing import Generic, TypeVar
 
 from zramcore.errors import NoMemory
 
+from .address_space import give_back, reserve_arena
 from .size_classes import CHAIN_SIZE
 
-MAP_NORESERVE = 0x4000
 MADV_POPULATE_WRITE = 23
-MADV_DONTNEED_LOCKED = 24
 TRIM_PAGES = 256
 """Dirty pages that may wait for `trim`: 1 MiB; one madvise costs some 5 us, so it must not be called per page."""
 POPULATE_BYTES = 128 << 10
 """The arena grows by this much at once: faulting pages in one by one costs twice as much (Linux 5.14 and later)."""
-SMALLEST = 64 << 20
-"""When less address space than this can be had, there is no arena."""
 
 Owner = TypeVar("Owner")
-
-
-def give_back(memory: mmap.mmap, start: int, length: int) -> bool:
-    """Give pages back to the system; they read as zeros afterwards. False, and nothing done, where that cannot be.
-
-    The daemon of a swap device has locked its memory (mlockall), and MADV_DONTNEED is EINVAL there; Linux 5.18 has
-    another advice for it.
-    """
-    for advice in (mmap.MADV_DONTNEED, MADV_DONTNEED_LOCKED):
-        try:
-            memory.madvise(advice, start, length)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-        else:
-            return True
-    return False
 
 
 class Arena(Generic[Owner]):
     """Runs of pages. `owners[offset >> page_shift]` is for the pool: which zspage has this page."""
 
     def __init__(self, page_size: int, max_objects: int) -> None:
-        """Reserves what no sequence of allocations can exceed, or what the system allows, at least 64 MiB.
-
-        Every object may pin a run of each length once over its life: 1 + 2 + ... + 8 pages. Raises NoMemory.
-        """
+        """Reserves what no sequence of allocations can exceed, or what the system allows, at least 64 MiB. Raises
+        NoMemory."""
         self.page_size = page_size
         self.page_shift = page_size.bit_length() - 1
         self._lead = max(page_size, mmap.PAGESIZE)
-        wanted = (max_objects * sum(range(1, CHAIN_SIZE + 1)) + CHAIN_SIZE) * page_size
-        self._map, self.size = self._reserve(wanted)
-        with contextlib.suppress(OSError):  # a kernel without transparent huge pages refuses, and needs it not
-            self._map.madvise(mmap.MADV_NOHUGEPAGE)
+        self._map, self.size = reserve_arena(page_size, max_objects, lambda size: self._lead)
         self._whole = memoryview(self._map)
         self.memory = self._whole[self._lead : self._lead + self.size]
         self.words = self._whole[self._lead - 8 : self._lead + self.size - 8].cast("Q")
@@ -77,22 +51,6 @@ class Arena(Generic[Owner]):
         self._top = page_size
         self._populated = page_size
         self._populate = True
-
-    def _reserve(self, wanted: int) -> tuple[mmap.mmap, int]:
-        least = min(wanted, SMALLEST)
-        size = wanted
-        while True:
-            size = -(-size // self._lead) * self._lead
-            try:
-                # mmap(-1, n) alone is MAP_SHARED, and MADV_DONTNEED gives nothing back of that.
-                flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-                return mmap.mmap(-1, self._lead + self.page_size + size, flags=flags), self.page_size + size
-            except (OSError, OverflowError, ValueError) as error:
-                if size <= least:
-                    raise NoMemory(
-                        f"no {size >> 20} MiB of address space for the pool", hint="raise the limit (ulimit -v)"
-                    ) from error
-                size = max(size // 2, least)
 
     def free_run(self, pages: int) -> list[int]:
         """A stack whose last entry is the offset of a free run of `pages` pages: taking it is deleting it there, and

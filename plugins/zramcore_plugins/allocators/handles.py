@@ -8,7 +8,6 @@ million objects costs no memory. Handle 0 is nobody's.
 
 from __future__ import annotations
 
-import mmap
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from zramcore.errors import NoMemory
 
-from .arena import MAP_NORESERVE, give_back
+from .address_space import give_back, reserve_handles
 
 CHAINED = 1 << 63
 SPARE_MOST = 8192
@@ -31,11 +30,7 @@ class HandleTable:
     def __init__(self, max_objects: int) -> None:
         """Raises NoMemory when the address space is not there."""
         self._count = max_objects + 1
-        length = 8 * self._count
-        try:
-            self._map = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-        except (OSError, OverflowError, ValueError) as error:
-            raise NoMemory(f"no {length >> 20} MiB of address space for {max_objects} handles") from error
+        self._map = reserve_handles(max_objects)
         self._whole = memoryview(self._map)
         self.positions = self._whole.cast("Q")
         self._array: npt.NDArray[Any] | None = np.frombuffer(self._whole, dtype=np.uint64)

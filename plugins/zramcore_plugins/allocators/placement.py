@@ -13,23 +13,20 @@ from __future__ import annotations
 import threading
 
 from zramcore.errors import InvalidValue, NoMemory, NoSpace, ZramError
-from zramcore.interfaces import Allocator, Buffer
+from zramcore.interfaces import Buffer
 
 from .arena import TRIM_PAGES, Arena
 from .handles import SPARE_MOST, HandleTable
-from .size_classes import FULL_GROUP, HANDLE_SIZE, class_index, distinct_classes, huge_class_size, merged_classes
+from .pool import Pool
+from .size_classes import FULL_GROUP, HANDLE_SIZE, class_index, distinct_classes
 from .zspages import UNLISTED, ClassState, Zspage
 
 
-class Placement(Allocator):
+class Placement(Pool):
     """The state of a pool, and the steps on it. Every method here expects the caller to hold `_lock`."""
 
     def __init__(self, page_size: int, max_objects: int) -> None:
-        """Reserves address space, no memory. Raises InvalidValue for another page size, NoMemory when the address
-        space is limited to less than 64 MiB."""
         super().__init__(page_size, max_objects)
-        self.huge_class_size = huge_class_size(page_size)
-        self._merged = merged_classes(page_size)
         self._classes = {each.index: ClassState(each) for each in distinct_classes(page_size)}
         self._class_of = [
             self._classes[self._merged[class_index(size + HANDLE_SIZE, page_size)].index]

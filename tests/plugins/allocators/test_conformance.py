@@ -1,14 +1,27 @@
-"""Both built-in allocators through the conformance class, as a third party would run it."""
+"""The built-in allocators through the conformance class, as a third party would run it."""
+
+import pytest
 
 from zramcore.interfaces import Allocator
 from zramcore.testing.allocator import AllocatorConformance
 from zramcore_plugins import allocators
-from zramcore_plugins.allocators import Malloc, Zsmalloc
+from zramcore_plugins.allocators import Malloc
+from zramcore_plugins.allocators.pool import Pool
+from zramcore_plugins.allocators.pure_pool import PurePool
 
 
-class TestZsmalloc(AllocatorConformance):
+class TestPurePool(AllocatorConformance):
     def make(self, page_size: int, max_objects: int) -> Allocator:
-        return Zsmalloc(page_size, max_objects)
+        return PurePool(page_size, max_objects)
+
+
+class TestNativePool(AllocatorConformance):
+    @pytest.fixture(autouse=True)
+    def built(self, native: type[Pool]) -> None:
+        self.kind = native
+
+    def make(self, page_size: int, max_objects: int) -> Allocator:
+        return self.kind(page_size, max_objects)
 
 
 class TestMalloc(AllocatorConformance):

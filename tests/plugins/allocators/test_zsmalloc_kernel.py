@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zramcore_plugins.allocators import Zsmalloc
 from zramcore_plugins.allocators.class_table import format_class_table
+from zramcore_plugins.allocators.pool import Pool
 
 HERE = Path(__file__).parent
 TRANSCRIPTS = HERE.parents[1] / "conformance" / "transcripts"
@@ -31,8 +31,8 @@ FIRST_OF_ZSTD = {"random": 64, "text": 128, "rz1024": 192, "rz2048": 256, "rz300
 
 
 @pytest.fixture
-def pool() -> Iterator[Zsmalloc]:
-    made = Zsmalloc(PAGE, 2000)
+def pool(kind: type[Pool]) -> Iterator[Pool]:
+    made = kind(PAGE, 2000)
     yield made
     made.close()
 
@@ -56,12 +56,12 @@ def steps(algorithm: str, name: str) -> dict[int, list[int]]:
     return found
 
 
-def store_sizes(pool: Zsmalloc, sizes: list[int]) -> list[int]:
+def store_sizes(pool: Pool, sizes: list[int]) -> list[int]:
     """One object per size, one call each, as 4 KiB direct writes store them; 0 stores nothing."""
     return [pool.store_one(bytes(size), 0) if size else 0 for size in sizes]
 
 
-def test_class_table_of_an_empty_pool(pool: Zsmalloc) -> None:
+def test_class_table_of_an_empty_pool(pool: Pool) -> None:
     """Every line of the table, in the form the transcript's filter gives it."""
     shown = [" ".join((words[0], words[1], words[-2])) for words in map(str.split, lines_of(pool)) if len(words) > 5]
     assert shown[0] == "class size pages_per_zspage"
@@ -72,14 +72,14 @@ def test_class_table_of_an_empty_pool(pool: Zsmalloc) -> None:
     assert shown[1:] == classes
 
 
-def lines_of(pool: Zsmalloc) -> list[str]:
+def lines_of(pool: Pool) -> list[str]:
     return format_class_table(pool.class_table()).splitlines()
 
 
 @pytest.mark.parametrize("algorithm", EQUAL_SIZES)
-def test_pages_of_one_size(algorithm: str) -> None:
+def test_pages_of_one_size(kind: type[Pool], algorithm: str) -> None:
     for name, size in EQUAL_SIZES[algorithm].items():
-        pool = Zsmalloc(PAGE, 100)
+        pool = kind(PAGE, 100)
         stored = 0
         for count, (_orig, compressed, used, _limit, peak, *_rest) in steps(algorithm, name).items():
             assert compressed == count * size, "the sizes are equal"
@@ -90,7 +90,7 @@ def test_pages_of_one_size(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIRST_OF_ZSTD)
-def test_zstd_pages(name: str, pool: Zsmalloc) -> None:
+def test_zstd_pages(name: str, pool: Pool) -> None:
     """With zstd every page's size is known, text too."""
     sizes = ZSTD_SIZES[FIRST_OF_ZSTD[name] :]
     stored = 0
@@ -101,7 +101,7 @@ def test_zstd_pages(name: str, pool: Zsmalloc) -> None:
         assert pool.pages_used * PAGE == used
 
 
-def test_512_pages_discard_compact(pool: Zsmalloc) -> None:
+def test_512_pages_discard_compact(pool: Pool) -> None:
     """All pages under zstd: totals, the class table to the character, then odd pages discarded and compacted."""
     lines = section("### zstd: N pages")
     lines = lines[lines.index("# all 512 pages") :]
@@ -125,14 +125,14 @@ def test_512_pages_discard_compact(pool: Zsmalloc) -> None:
     assert (pool.pages_used * PAGE, pool.peak_pages * PAGE, pool.pages_compacted) == (0, stats[4][4], stats[4][6])
 
 
-def test_one_object_of_many_sizes() -> None:
+def test_one_object_of_many_sizes(kind: type[Pool]) -> None:
     """The size sweep and the fine scans: one object on a fresh device."""
     seen = 0
     for line in SIZE_CLASSES:
         match = re.fullmatch(r" *\d+ (\d+) (\d+) huge=(\d)", line)
         if match:
             size, used, huge = map(int, match.groups())
-            pool = Zsmalloc(PAGE, 10)
+            pool = kind(PAGE, 10)
             assert huge == (size >= pool.huge_class_size)
             store_sizes(pool, [size])
             assert pool.pages_used * PAGE == used, line
@@ -141,16 +141,16 @@ def test_one_object_of_many_sizes() -> None:
     assert seen == 64 + 9
 
 
-def test_per_page_placement() -> None:
+def test_per_page_placement(kind: type[Pool]) -> None:
     """Transcript 04a: what each of 64 pages adds to mem_used_total, for every algorithm."""
-    pool: Zsmalloc | None = None
+    pool: Pool | None = None
     seen = 0
     for line in PER_PAGE:
         words = line.split()
         if line.startswith("# page compr_delta"):
             if pool is not None:
                 pool.close()
-            pool = Zsmalloc(PAGE, 100)
+            pool = kind(PAGE, 100)
         elif re.fullmatch(r" *\d+ +\d+ +4096 +-?\d+ +\d+ +-?\d+ +\d+", line):
             assert pool is not None
             before = pool.pages_used
@@ -163,12 +163,12 @@ def test_per_page_placement() -> None:
 
 
 @pytest.mark.parametrize(("size", "used"), [(41, 4096), (1055, 20480), (3624, 32768), (3625, 4096), (4096, 4096)])
-def test_cost_of_a_first_object(pool: Zsmalloc, size: int, used: int) -> None:
+def test_cost_of_a_first_object(pool: Pool, size: int, used: int) -> None:
     store_sizes(pool, [size])
     assert pool.pages_used * PAGE == used
 
 
-def test_size_class_has_no_room_for_the_handle(pool: Zsmalloc) -> None:
+def test_size_class_has_no_room_for_the_handle(pool: Pool) -> None:
     """zs_lookup_class_index: merged, and without the 8 bytes that an allocation adds."""
     assert [pool.size_class(size) for size in (1, 32, 33, 1008, 1024, 1025, 3632, 3633, 4096)] == [
         0, 0, 1, 62, 62, 64, 225, 254, 254,
@@ -176,7 +176,7 @@ def test_size_class_has_no_room_for_the_handle(pool: Zsmalloc) -> None:
     assert {pool.size_class(size) for size in range(1, PAGE + 1)} == {row.index for row in pool.class_table()}
 
 
-def test_limit_and_peak(pool: Zsmalloc) -> None:
+def test_limit_and_peak(pool: Pool) -> None:
     """Measured: with mem_limit 16384 the write that fails leaves mem_used_max at 20480."""
     handles: list[int] = []
     pool.store([bytes(PAGE)] * 6, [0] * 6, 4, handles)
