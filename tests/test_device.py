@@ -15,7 +15,7 @@ from zramcore.device import BATCH_PAGES, Device
 from zramcore.errors import DeviceBusy, InvalidValue, NoSpace, ZramError
 from zramcore.interfaces import Catalogue
 from zramcore.testing.faults import FaultyDriver
-from zramcore.testing.inspection import snapshot, stat
+from zramcore.testing.inspection import check_consistent, snapshot, stat
 
 DeviceFactory = Callable[..., Device]
 PAGE = 4096
@@ -79,6 +79,15 @@ def test_nothing_is_read_before_disksize(device: DeviceFactory) -> None:
     assert made.pread_into(0, bytearray(10)) == 0
 
 
+def test_scattered_pages_come_in_order_up_to_one_that_is_not_for_it(filled: Device, content: bytes) -> None:
+    pages = [content[at : at + PAGE] for at in range(0, SIZE, PAGE)]
+    order = [9, 2, 0, 15, 1, 11]
+    assert filled.read_scattered([at * PAGE for at in order]) == [pages[at] for at in order]
+    for stranger in (4 * PAGE, SIZE, 5, -PAGE):  # written back, past the end, unaligned, before the beginning
+        assert filled.read_scattered([PAGE, stranger, 0]) == [pages[1]]
+    assert filled.read_scattered([]) == []
+
+
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +137,39 @@ def test_a_write_past_the_end_is_enospc(filled: Device, content: bytes, offset: 
     assert caught.value.errno == errno.ENOSPC
     assert snapshot(filled) == before
     assert filled.pread(0, SIZE) == content
+
+
+def test_scattered_pages_are_written_up_to_one_that_is_not_for_it(filled: Device, content: bytes) -> None:
+    random = Random(3)
+    pages = [random.randbytes(PAGE), bytes(PAGE), b"x" * PAGE, random.randbytes(100).ljust(PAGE, b"-")]
+    expected = bytearray(content)
+    order = [14, 4, 0, 9]
+    for at, page in zip(order, pages, strict=True):
+        expected[at * PAGE : (at + 1) * PAGE] = page
+    assert filled.write_scattered([at * PAGE for at in order], [memoryview(page) for page in pages]) == 4
+    assert filled.pread(0, SIZE) == expected
+    for offset, page in ((SIZE, pages[0]), (5, pages[0]), (0, pages[0][1:]), (-PAGE, pages[0])):
+        assert filled.write_scattered([2 * PAGE, offset, 3 * PAGE], [pages[2], page, pages[2]]) == 1
+        expected[2 * PAGE : 3 * PAGE] = pages[2]
+        assert filled.pread(0, SIZE) == expected
+    check_consistent(filled)
+
+
+def test_a_scattered_page_that_cannot_be_stored_keeps_its_old_contents(device: DeviceFactory) -> None:
+    made = device(16, blocks=0, comp_algorithm="lz4")
+    old = Random(1).randbytes(PAGE)
+    assert made.write_scattered([0, PAGE, 2 * PAGE], [old] * 3) == 3
+    made.set_mem_limit(3)
+    new = Random(2).randbytes(PAGE)
+    assert made.write_scattered([5 * PAGE, PAGE, 7 * PAGE, 8 * PAGE], [bytes(PAGE), new, new, new]) == 1
+    assert made.pread(PAGE, PAGE) == old
+    check_consistent(made)
+
+
+def test_nothing_is_scattered_before_disksize(device: DeviceFactory) -> None:
+    made = device(0, blocks=0)
+    assert made.read_scattered([0]) == []
+    assert made.write_scattered([0], [bytes(PAGE)]) == 0
 
 
 def test_a_write_before_disksize_is_enospc(device: DeviceFactory) -> None:

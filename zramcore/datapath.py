@@ -11,12 +11,13 @@ pool, never leave a row that points at freed memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from . import samefill
-from .errors import NoMemory
+from .errors import NoMemory, ZramError
 from .interfaces import Buffer
 from .one_page import PageCommitter, PageWriter, page_committer, page_writer
 from .readpath import ReadPath
@@ -86,6 +87,17 @@ class DataPath(ReadPath):
             done = self._commit(first, objects, flags, same, words)
         if done < count:
             raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
+
+    def write_scattered(self, offsets: Sequence[int], pages: Sequence[Buffer]) -> int:
+        """Write single pages, each at its own byte offset. Returns how many, in order, are written: fewer when the next
+        one could not be (it keeps its old contents), or is not exactly one page of the device."""
+        write, done = self.write_page, 0
+        with suppress(ZramError):
+            for offset, page in zip(offsets, pages, strict=True):
+                if not write(offset, bytes(page)):
+                    break
+                done += 1
+        return done
 
     def _compress(self, pages: list[Buffer]) -> tuple[list[Buffer], list[int]]:
         """What to store for each page, and its size and flags."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .access_clock import AccessClock, boot_seconds
@@ -307,6 +307,18 @@ class Device:
             raise self._failed_write(error) from error
         self.stats.write_sectors += done >> 9
         return done
+
+    def read_scattered(self, offsets: Sequence[int]) -> list[bytes]:
+        """Whole pages from anywhere, as one batch, in order. Fewer than asked for: `pread` the next one by itself, to
+        have it after all or to learn why not."""
+        path = self.path
+        return [] if path is None else path.read_scattered(offsets)
+
+    def write_scattered(self, offsets: Sequence[int], pages: Sequence[Buffer]) -> int:
+        """Write whole pages to different places, as one batch; returns how many are written, in order. Fewer than
+        given: `pwrite` the next one by itself, to write it after all or to learn why not."""
+        path = self.path
+        return 0 if path is None else path.write_scattered(offsets, pages)
 
     def discard(self, offset: int, length: int) -> None:
         """Free the pages that the range covers whole; partial ones are left alone. Raises InvalidValue (EINVAL) when

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 
@@ -108,6 +108,19 @@ class ReadPath:
             except Exception as error:
                 raise self.allocator_fault(error) from error
         return self._decompress(flags >> PRIORITY_SHIFT & 3, [handle], [flags & SIZE_MASK])[0]
+
+    def read_scattered(self, offsets: Sequence[int]) -> list[bytes]:
+        """Single pages, each from its byte offset, in order: fewer when the next one cannot be read, is written back
+        or is not exactly one page of the device."""
+        read, page_size = self.read_page, self.page_size
+        found: list[bytes] = []
+        with suppress(ZramError):
+            for offset in offsets:
+                page = read(offset, page_size)
+                if page is None:
+                    break
+                found.append(page)
+        return found
 
     def read_pages(self, first: int, count: int) -> bytes:
         """`count` pages as one buffer."""

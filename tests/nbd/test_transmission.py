@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 
@@ -86,6 +87,96 @@ def test_neighbours_reach_the_device_as_one(house, device):
     replies = client.receive(6)
     assert reads == writes
     assert [replies[at].data for at in range(6)] == [data[at * 4096 : at * 4096 + 4096] for at in range(6)]
+
+
+def scattered(device, name):
+    """Records the offsets of calls of `read_scattered` or `write_scattered` from now on."""
+    real, seen = getattr(device, name), []
+
+    def spy(offsets, *pages):
+        seen.append([offset // 4096 for offset in offsets])
+        return real(offsets, *pages)
+
+    setattr(device, name, spy)
+    return seen
+
+
+def frames(client, kind, order, pages=()):
+    return b"".join(
+        client.frame(kind, at * 4096, 4096, 0, cookie) + (pages[cookie] if pages else b"")
+        for cookie, at in enumerate(order)
+    )
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_single_pages_reach_the_device_as_one(house, device, structured):
+    writes, reads = scattered(device, "write_scattered"), scattered(device, "read_scattered")
+    client = house.ready(structured=structured)
+    order = [9, 2, 7, 0, 2, 200, 30]
+    pages = [bytes(4096) if at == 7 else noise(4096) for at in order]
+    client.sock.sendall(frames(client, p.CMD_WRITE, order, pages))
+    assert all(not reply.error for reply in client.receive(len(order)).values())
+    assert writes == [[9, 2, 7, 0], [2, 200, 30]]
+    client.sock.sendall(frames(client, p.CMD_READ, order))
+    replies = client.receive(len(order))
+    assert reads == writes
+    newest = dict(zip(order, pages, strict=True))
+    assert [replies[cookie].data for cookie in range(len(order))] == [newest[at] for at in order]
+    if structured:
+        assert [cookie for cookie in range(len(order)) if replies[cookie].chunks[0][0] == "hole"] == [2]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_page_that_cannot_go_with_the_others_is_served_all_the_same(house, disk, structured):
+    name = "zram1"
+    client = house.ready(name, structured=structured)
+    order = [9, 2, 7, 0, 5]
+    pages = [noise(4096) for _ in order]
+    client.sock.sendall(frames(client, p.CMD_WRITE, order, pages))
+    assert all(not reply.error for reply in client.receive(len(order)).values())
+    house.control.target(name).store("writeback", "page_index=7")
+    client.sock.sendall(frames(client, p.CMD_READ, order))
+    replies = client.receive(len(order))
+    assert [replies[cookie].data for cookie in range(len(order))] == pages
+    disk.bad_blocks[house.control.device(name).path.table.handles_row[7]] = errno.EIO
+    client.sock.sendall(frames(client, p.CMD_READ, order))
+    replies = client.receive(len(order))
+    assert [replies[cookie].error for cookie in range(len(order))] == [0, 0, p.EIO, 0, 0]
+
+
+def test_pages_of_several_clients_reach_the_device_as_one(house, device):
+    """Two clients send while a third one's pages are being written."""
+    entered, gate = threading.Event(), threading.Event()
+    real, seen = device.write_scattered, []
+
+    def slow(offsets, pages):
+        seen.append(sorted(offset // 4096 for offset in offsets))
+        if len(seen) == 1:
+            entered.set()
+            assert gate.wait(20)
+        return real(offsets, pages)
+
+    device.write_scattered = slow
+    first, *others = [house.ready() for _ in range(3)]
+    first.sock.sendall(frames(first, p.CMD_WRITE, [1, 5], [noise(4096)] * 2))
+    assert entered.wait(20)
+    data = [[noise(4096), noise(4096)], [noise(4096), noise(4096)]]
+    for client, pages, order in zip(others, data, ([10, 14], [20, 24]), strict=True):
+        client.sock.sendall(frames(client, p.CMD_WRITE, order, pages))
+    (export,) = {session.export.batches for session in sessions(house)}
+    while len(export.write._waiting) < 2:
+        threading.Event().wait(0.001)
+    gate.set()
+    for client in (first, *others):
+        assert not any(reply.error for reply in client.receive(2).values())
+    assert seen == [[1, 5], [10, 14, 20, 24]]
+    for pages, order in zip(data, ([10, 14], [20, 24]), strict=True):
+        assert [device.pread(at * 4096, 4096) for at in order] == pages
+
+
+def sessions(house):
+    (server,) = house.servers
+    return [connection.session for connection in server._connections]
 
 
 def test_a_write_longer_than_the_buffer_goes_through_in_whole_pages(house):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from weakref import WeakKeyDictionary
 
 from ..control import Control
 from ..device import Device
 from ..errors import ZramError
+from ..interfaces import Buffer
+from .combining import Combiner
 from .protocol import (
     CAN_MULTI_CONN,
     SEND_CACHE,
@@ -22,12 +25,32 @@ from .protocol import (
 )
 from .wire import log
 
+MAX_RUN = 1 << 20
+"""Bytes of requests that reach the device as one: what it handles as one batch."""
+
+
+class Batches:
+    """What the clients of a device share: their single pages, read and written together when they come together."""
+
+    def __init__(self, device: Device) -> None:
+        def write(requests: Sequence[tuple[int, Buffer]]) -> Sequence[None]:
+            offsets, pages = zip(*requests, strict=True)
+            return [None] * device.write_scattered(offsets, pages)
+
+        self.most = MAX_RUN // device.page_size
+        """Pages that one call may have; as many are combined."""
+        self.read: Combiner[int, bytes] = Combiner(device.read_scattered, self.most)
+        """Called with byte offsets it returns pages, as `Device.read_scattered`."""
+        self.write: Combiner[tuple[int, Buffer], None] = Combiner(write, self.most)
+        """Called with (offset, page) it returns as many results as were written, as `Device.write_scattered`."""
+
 
 class Export:
     """A device that a client is connected to. It is a holder of the device: reset and hot_remove fail with EBUSY."""
 
-    def __init__(self, device: Device, read_only: bool) -> None:
+    def __init__(self, device: Device, read_only: bool, batches: Batches) -> None:
         """Raises LookupError when the device has no disksize."""
+        self.batches = batches
         self._file = device.open(writable=not read_only)
         path = device.path
         if path is None:
@@ -67,6 +90,7 @@ class Exports:
         self._control = control
         self._only = None if only is None else frozenset(only)
         self.read_only = read_only
+        self._batches: WeakKeyDictionary[Device, Batches] = WeakKeyDictionary()
 
     def devices(self) -> list[Device]:
         """Those offered now."""
@@ -90,7 +114,8 @@ class Exports:
 
     def open(self, name: str) -> Export:
         """Hold the device of this name. Raises LookupError."""
-        return Export(self.find(name), self.read_only)
+        device = self.find(name)
+        return Export(device, self.read_only, self._batches.setdefault(device, Batches(device)))
 
 
 def description(device: Device) -> str:

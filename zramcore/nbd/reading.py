@@ -44,6 +44,7 @@ class Reader:
     ) -> None:
         self._export = export
         self._pread = export.device.pread
+        self._read_pages = export.batches.read
         self._page_size = export.device.page_size
         self._zeroes = bytes(self._page_size)
         self._outbox = outbox
@@ -67,6 +68,24 @@ class Reader:
             self._outbox.hole(cookie, offset, length, REPLY_FLAG_DONE)
         else:
             self._outbox.read(cookie, offset, data)
+
+    def pages(self, offsets: list[int], cookies: list[int]) -> None:
+        """Reads of whole pages from anywhere within the export."""
+        position, page_size, zeroes = 0, self._page_size, self._zeroes
+        while position < len(offsets):
+            try:
+                found = self._read_pages(offsets[position:])
+            except Exception:
+                found = ()
+            for page, offset, cookie in zip(found, offsets[position:], cookies[position:], strict=False):
+                if self._structured and page == zeroes:
+                    self._outbox.hole(cookie, offset, page_size, REPLY_FLAG_DONE)
+                else:
+                    self._outbox.read(cookie, offset, page)
+            position += len(found)
+            if position < len(offsets):  # by itself: it is written back, or something is wrong with it
+                self.one(cookies[position], offsets[position], page_size)
+                position += 1
 
     def many(self, offset: int, end: int, reads: list[tuple[int, int, int]]) -> None:
         """Neighbouring reads (cookie, offset, length) that cover `offset` to `end`, within the export."""

@@ -1,6 +1,7 @@
 """Session: carries out the requests of one connection on its export, batch by batch.
 
-Reads and writes that are neighbours, in the order they came and on the device, reach the device as one. Replies are
+Reads and writes that are neighbours, in the order they came and on the device, reach the device as one; so do single
+pages from anywhere, together with those that other connections' batches have at that moment (combining.py). Replies are
 sent when the batch is done. FLUSH and FUA of a batch share one flush of the device at its end, before any of them is
 answered; the other requests of the batch have been carried out by then, which only makes it cover more.
 """
@@ -14,7 +15,7 @@ from typing import TypeAlias
 from ..errors import ZramError
 from ..interfaces import Buffer
 from . import contexts, protocol
-from .export import Export
+from .export import MAX_RUN, Export
 from .handshake import Agreement
 from .outbox import Outbox
 from .protocol import (
@@ -34,9 +35,6 @@ from .protocol import (
 )
 from .reading import Reader
 from .wire import Wire, log
-
-MAX_RUN = 1 << 20
-"""Bytes of neighbouring requests that reach the device as one: what it handles as one batch."""
 
 Request: TypeAlias = "tuple[int, int, int, int, int, memoryview]"
 """Type, flags, cookie, offset, length, payload (of a write; else empty)."""
@@ -115,52 +113,90 @@ class Session:
     # Reads ------------------------------------------------------------------------------------------------------------
 
     def _read(self, requests: Sequence[Request], position: int) -> int:
-        """Serve the read at `position` and those after it that go on where it ends; returns the position after."""
+        """Serve the read at `position` and those after it that go on where it ends, or single pages that follow each
+        other from anywhere; returns the position after."""
         _, flags, cookie, offset, length, _ = requests[position]
-        end = offset + length
-        following = position + 1
-        if flags or not length or end > self._size or length > MAX_RUN:
+        if flags or not length or offset + length > self._size or length > MAX_RUN:
             self._reader.unusual(flags, cookie, offset, length)
-            return following
-        count = len(requests)
+            return position + 1
+        if position + 1 < len(requests):
+            following = self._neighbours(requests, position, 0)
+            if following > position + 1:
+                reads = [(each[2], each[3], each[4]) for each in requests[position:following]]
+                self._reader.many(offset, reads[-1][1] + reads[-1][2], reads)
+                return following
+            pages = self._single_pages(requests, position, 0)
+            if len(pages) > 1:
+                self._reader.pages(list(pages), [each[2] for each in pages.values()])
+                return position + len(pages)
+        self._reader.one(cookie, offset, length)
+        return position + 1
+
+    def _neighbours(self, requests: Sequence[Request], position: int, allowed: int) -> int:
+        """The position after the requests that are of the kind of that at `position` and go on where it ends, at most
+        MAX_RUN bytes in all. `allowed`: the flags that they may have."""
+        wanted, _, _, offset, length, _ = requests[position]
+        end, most = offset + length, min(self._size, offset + MAX_RUN)
+        following, count = position + 1, len(requests)
         while following < count:
             kind, flags, _, start, more, _ = requests[following]
-            if kind != CMD_READ or start != end or flags or not more:
-                break
-            if end + more > self._size or end + more - offset > MAX_RUN:
+            if start != end or kind != wanted or flags & ~allowed or not more or end + more > most:
                 break
             end += more
             following += 1
-        if following == position + 1:
-            self._reader.one(cookie, offset, length)
-        else:
-            self._reader.many(offset, end, [(each[2], each[3], each[4]) for each in requests[position:following]])
         return following
+
+    def _single_pages(self, requests: Sequence[Request], position: int, allowed: int) -> dict[int, Request]:
+        """The requests from `position` on that are of its kind and one whole page each, by their offsets, until one is
+        not or means a page that is among them already. Empty when the first is not."""
+        wanted, page = requests[position][0], self.page_size
+        last = self._size - page
+        found: dict[int, Request] = {}
+        for request in requests[position : position + self.export.batches.most]:
+            kind, flags, _, offset, length, _ = request
+            if length != page or offset % page or kind != wanted or flags & ~allowed or offset > last:
+                break
+            if offset in found:
+                break
+            found[offset] = request
+        return found
 
     # Writes -----------------------------------------------------------------------------------------------------------
 
     def _write(self, requests: Sequence[Request], position: int) -> int:
-        """Serve the write at `position` and those after it that go on where it ends; returns the position after."""
+        """Serve the write at `position` and those after it that go on where it ends, or single pages that follow each
+        other to anywhere; returns the position after."""
         _, flags, cookie, offset, length, payload = requests[position]
-        following = position + 1
-        end = offset + length
-        if flags & ~CMD_FLAG_FUA or self.export.read_only or end > self._size:
+        if flags & ~CMD_FLAG_FUA or self.export.read_only or offset + length > self._size:
             self.outbox.fail(cookie, *self._write_fault(flags, offset, length))
-            return following
-        count = len(requests)
-        while following < count:
-            kind, more_flags, _, start, more, _ = requests[following]
-            if kind != CMD_WRITE or start != end or more_flags & ~CMD_FLAG_FUA:
-                break
-            if end + more > self._size or end + more - offset > MAX_RUN:
-                break
-            end += more
-            following += 1
-        if following == position + 1:
-            self._write_one(flags, cookie, offset, payload)
-        else:
-            self._write_many(offset, requests[position:following])
-        return following
+            return position + 1
+        if position + 1 < len(requests):
+            following = self._neighbours(requests, position, CMD_FLAG_FUA)
+            if following > position + 1:
+                self._write_many(offset, requests[position:following])
+                return following
+            pages = self._single_pages(requests, position, CMD_FLAG_FUA)
+            if len(pages) > 1:
+                self._write_pages(list(pages.values()))
+                return position + len(pages)
+        self._write_one(flags, cookie, offset, payload)
+        return position + 1
+
+    def _write_pages(self, run: Sequence[Request]) -> None:
+        """Write single pages at once."""
+        position = 0
+        while position < len(run):
+            try:
+                done = len(self.export.batches.write([(each[3], each[5]) for each in run[position:]]))
+            except Exception:
+                done = 0
+            for each in run[position : position + done]:
+                self._written(each[1], each[2])
+            position += done
+            if position < len(run):  # by itself, to learn what is wrong with it
+                _, flags, cookie, offset, _, payload = run[position]
+                self._write_one(flags, cookie, offset, payload)
+                position += 1
 
     def _write_many(self, offset: int, run: Sequence[Request]) -> None:
         """Write neighbours at once."""
