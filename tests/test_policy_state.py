@@ -14,7 +14,7 @@ import pytest
 
 from zramcore.allowance import DailyBudget
 from zramcore.interfaces import PolicyTarget, Tick, WritebackPolicy
-from zramcore.policy_state import StateFile, default_state_directory
+from zramcore.policy_state import KEPT_SECONDS, StateFile, default_state_directory, default_state_file
 from zramcore.scheduler import Scheduler
 from zramcore.testing.policy import FakeTarget, VirtualClock
 
@@ -38,6 +38,11 @@ class Counts(WritebackPolicy):
 
     def restore(self, state: Mapping[str, Any], now: float, elapsed: float) -> None:
         self.count, self.age = state["count"], elapsed
+
+
+def kept(path: Path) -> dict[str, Any]:
+    """What the file holds, by owner."""
+    return {owner: entry["state"] for owner, entry in json.loads(path.read_text())["kept"].items()}
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def test_a_daily_budget_goes_on_too(file: StateFile, wall: list[float]) -> None:
     scheduler.run_due()
     wall[0] += 3600.0
     fresh = DailyBudget(100)
-    again = Scheduler(clock=VirtualClock(), state=file)
+    again = Scheduler(clock=VirtualClock(), state=StateFile(file.path, wall=lambda: wall[0]))
     again.add(target, Counts(), fresh)
     again.add(target, Counts(), fresh)
     assert fresh.left(0.0) == 40
@@ -96,8 +101,9 @@ def test_a_round_without_writes_touches_no_file(file: StateFile) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '{"version": 1}', '{"version": 2, "saved_at": 1, "kept": {}}', "[" * 100_000,
-     '{"version": 1, "saved_at": "x", "kept": {}}', '{"version": 1, "saved_at": 1, "kept": []}', "\udcff"],
+    ["", "{", "[]", "null", '{"version": 1}', '{"version": 2, "kept": {}}', "[" * 100_000,
+     '{"version": 1, "kept": {"a": 1}}', '{"version": 1, "kept": {"a": {"at": "x", "state": {}}}}',
+     '{"version": 1, "kept": []}', "\udcff"],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_logged_and_ignored(
     file: StateFile, text: str, caplog: pytest.LogCaptureFixture
@@ -105,14 +111,27 @@ def test_a_file_that_cannot_be_used_is_logged_and_ignored(
     file.path.parent.mkdir()
     file.path.write_bytes(text.encode(errors="surrogateescape"))
     with caplog.at_level(logging.WARNING):
-        assert file.load() == ({}, 0.0)
+        assert StateFile(file.path).kept("a") is None
     assert "budgets begin anew" in caplog.text
 
 
 def test_entries_that_are_none_are_left_out(file: StateFile, wall: list[float]) -> None:
     file.path.parent.mkdir()
-    file.path.write_text(json.dumps({"version": 1, "saved_at": wall[0] - 5, "kept": {"a": {"b": 1}, "c": 7}}))
-    assert file.load() == ({"a": {"b": 1}}, 5.0)
+    kept = {"a": {"at": wall[0] - 5, "state": {"b": 1}}, "c": {"at": wall[0], "state": 7}}
+    file.path.write_text(json.dumps({"version": 1, "kept": kept}))
+    again = StateFile(file.path, wall=lambda: wall[0])
+    assert again.kept("a") == ({"b": 1}, 5.0)
+    assert again.kept("c") is None
+
+
+def test_owners_keep_their_own_ages_and_those_of_long_ago_are_dropped(file: StateFile, wall: list[float]) -> None:
+    file.save({"a": {"n": 1}})
+    wall[0] += 100.0
+    file.save({"b": {"n": 2}})
+    again = StateFile(file.path, wall=lambda: wall[0] + 7.0)
+    assert (again.kept("a"), again.kept("b")) == (({"n": 1}, 107.0), ({"n": 2}, 7.0))
+    late = StateFile(file.path, wall=lambda: wall[0] - 50.0 + KEPT_SECONDS)
+    assert (late.kept("a"), late.kept("b") is None) == (None, False)
 
 
 def test_the_file_is_replaced_as_a_whole_or_not_at_all(file: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +143,7 @@ def test_the_file_is_replaced_as_a_whole_or_not_at_all(file: StateFile, monkeypa
 
     monkeypatch.setattr(os, "fsync", crash)
     file.save({"a": {"count": 2}})
-    assert file.load()[0] == {"a": {"count": 1}}
+    assert kept(file.path) == {"a": {"count": 1}}
     assert list(file.path.parent.iterdir()) == [file.path], "nothing half written is left"
 
 
@@ -152,7 +171,7 @@ def test_a_policy_that_cannot_say_its_state_does_not_keep_others_from_it(
     scheduler.add(FakeTarget(), Counts())
     with caplog.at_level(logging.WARNING):
         scheduler.run_due()
-    assert file.load()[0] == {"zram0 counts": {"count": 1}}
+    assert kept(file.path) == {"zram0 counts": {"count": 1}}
     assert "policy forgetful" in caplog.text
 
 
@@ -173,3 +192,12 @@ def test_where_state_goes() -> None:
     assert default_state_directory({"XDG_STATE_HOME": "/home/x/.state"}) == Path("/home/x/.state/zramcore")
     home = Path("/var/lib/zramcore") if os.geteuid() == 0 else Path.home() / ".local/state/zramcore"
     assert default_state_directory({}) == home
+
+
+def test_each_deployment_has_a_file_of_its_own(tmp_path: Path) -> None:
+    where = {"STATE_DIRECTORY": str(tmp_path)}
+    paths = [default_state_file(tmp_path / name, where) for name in ("a/swap.toml", "b/swap.toml", "a/odd name.toml")]
+    assert len(set(paths)) == 3
+    assert {path.parent for path in paths} == {tmp_path}
+    assert [path.name.rpartition("-")[0] for path in paths] == ["swap", "swap", "odd_name"]
+    assert default_state_file(tmp_path / "a/../a/swap.toml", where) == paths[0]

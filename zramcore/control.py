@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,10 @@ from .device import Device
 from .errors import InvalidValue, NoBackingDevice, NoSuchAttribute, NotPermitted, ZramError, did_you_mean
 from .interfaces import Catalogue
 from .parse import kstrtoint
+
+
+TAKING_TURNS = ("writeback", "recompress", "writeback_limit", "writeback_limit_enable")
+"""Attributes whose writes wait for a round of a policy that runs, limit and all."""
 
 
 def _nobody(event: str, **fields: Any) -> None:
@@ -32,13 +37,19 @@ class Target:
         """The device's name, e.g. ``zram0``."""
         return self.device.name
 
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Taken for a pass with the limit that is set for it."""
+        return self.device.turn
+
     def show(self, attribute: str) -> str:
         """Read an attribute; see `attributes.show`."""
         return attributes.show(self.device, attribute, self.table)
 
     def store(self, attribute: str, value: str) -> None:
         """Write an attribute; see `attributes.store`."""
-        attributes.store(self.device, attribute, value, self.table)
+        with self.turn if attribute in TAKING_TURNS else nullcontext():
+            attributes.store(self.device, attribute, value, self.table)
 
 
 class Control:

@@ -84,6 +84,9 @@ class Device:
         """Serialises everything that changes the device as a whole: configuration, disksize, reset, opening."""
         self.pass_lock = threading.Lock()
         """Held by the one post-processing pass that may run; taken before `init_lock`."""
+        self.turn = threading.RLock()
+        """Taken for a pass together with the limit that is set for it, before `pass_lock`: a policy's round and a pass
+        that somebody asks for follow each other, and neither meets the other's limit."""
         self.stop_pass = threading.Event()
         """While set, a running pass ends after the batch it is at, with EINTR."""
         self._shift = page_size.bit_length() - 1

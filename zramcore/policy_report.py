@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_STOPPED = {"EIO": "budget used up", "ENOSPC": "the backing device is full"}
-"""Normal ends of a writeback, in words."""
+_STOPPED = {"EIO": "budget used up", "ENOSPC": "the backing device is full", "EINTR": "told to stop"}
+"""Normal ends of a pass, in words."""
 
 
 def mebibytes(size: int) -> str:
@@ -14,6 +14,10 @@ def mebibytes(size: int) -> str:
         if abs(size) >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size} B"
+
+
+def _freed(size: int) -> str:
+    return f"freed {mebibytes(size)}" if size >= 0 else f"grew {mebibytes(-size)}"
 
 
 @dataclass(frozen=True)
@@ -54,30 +58,12 @@ class Report:
         if self._wrote("writeback"):
             if self.written_back is not None:
                 parts.append(f"wrote {mebibytes(self.written_back)}")
-            parts.append(f"freed {mebibytes(self.freed)}" if self.freed is not None else "freed an unknown amount")
-            ends = [_STOPPED[write.ended] for write in self.writes if write.ended in _STOPPED]
+            parts.append("freed an unknown amount" if self.freed is None else _freed(self.freed))
+            ends = [_STOPPED.get(write.ended, write.ended) for write in self.writes if write.ended]
             if not self.error:
                 parts.append(f"stopped: {ends[-1] if ends else 'nothing left'}")
         elif self.freed:
-            parts.append(f"freed {mebibytes(self.freed)}" if self.freed > 0 else f"grew {mebibytes(-self.freed)}")
+            parts.append(_freed(self.freed))
         if self.error:
             parts.append(f"{self.error}, next try in {self.next_in:g} s")
         return " ".join(f"{self.target} {self.policy}: {', '.join(parts)}".split())
-
-    def line(self) -> str:
-        """The writes in one line, for a log or a terminal."""
-        done = []
-        for write in self.writes:
-            note = f" ({write.ended})" if write.ended else " (failed)" if write.error else ""
-            done.append(f"{write.attribute}={write.value}{note}")
-        text = f"{self.target} {self.policy}: {', '.join(done) or self.reason or 'nothing to do'}"
-        if self.freed is not None and (self.freed or self.written_back or self._wrote("writeback")):
-            text += f"; {_bytes_moved(self.freed, self.written_back)}"
-        if self.error:
-            text += f"; {self.error}; next try in {self.next_in:g} s"
-        return " ".join(text.split())
-
-
-def _bytes_moved(freed: int, written_back: int | None) -> str:
-    memory = f"freed {freed}" if freed >= 0 else f"grew {-freed}"
-    return f"{memory} bytes" + (f", wrote back {written_back} bytes" if written_back else "")

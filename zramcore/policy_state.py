@@ -1,6 +1,6 @@
 """StateFile: what policies and daily budgets keep over a restart, in a small JSON file that is replaced as a whole.
 
-Times in it are ages; the file says when it was written, by the wall clock, the only one that outlives a boot.
+Times in it are ages; each entry says when it was written, by the wall clock, the only one that outlives a boot.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,49 +19,67 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 VERSION = 1
+KEPT_SECONDS = 30 * 86400.0
+"""How long an entry stays that nobody renews: its device is gone."""
 _LARGEST = 16 << 20
 
 
 class StateFile:
-    """The file at `path`. Trouble with it is logged and stops nobody: without it a day begins anew."""
+    """The file at `path`, read once. Trouble with it is logged and stops nobody: without it a day begins anew.
+
+    Thread-safe: the schedulers of several devices may share it.
+    """
 
     def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
         self.path = path
         self._wall = wall
         self._failed = False
+        self._lock = threading.Lock()
+        self._entries = {owner: entry for owner, entry in self._load().items() if wall() - entry[0] < KEPT_SECONDS}
 
-    def load(self) -> tuple[dict[str, dict[str, Any]], float]:
-        """What is kept, by owner, and the seconds since it was written; nothing and 0 when there is no usable file."""
+    def kept(self, owner: str) -> tuple[dict[str, Any], float] | None:
+        """What `owner` kept last, and how many seconds ago."""
+        with self._lock:
+            entry = self._entries.get(owner)
+            return None if entry is None else (entry[1], self._wall() - entry[0])
+
+    def save(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep these, by owner, beside what others keep. Every reader of the file sees all or nothing, also after a
+        crash. Nothing to keep touches no file."""
+        if not states:
+            return
+        with self._lock:
+            now = self._wall()
+            self._entries.update({owner: (now, dict(state)) for owner, state in states.items()})
+            kept = {owner: {"at": at, "state": state} for owner, (at, state) in self._entries.items()}
+            try:
+                self._replace(json.dumps({"version": VERSION, "kept": kept}))
+            except (OSError, TypeError, ValueError) as error:
+                if not self._failed:  # once is enough: this is called after every round
+                    log.warning("%s cannot be written, a restart would forget the day's writes: %s", self.path, error)
+                self._failed = True
+            else:
+                self._failed = False
+
+    def _load(self) -> dict[str, tuple[float, dict[str, Any]]]:
         try:
             with open(self.path, encoding="utf-8") as file:
                 document = json.loads(file.read(_LARGEST))
-            kept, saved_at = document["kept"], float(document["saved_at"])
-            if document["version"] != VERSION or not isinstance(kept, dict):
+            if document["version"] != VERSION:
                 raise ValueError(f"it is of version {document['version']}")
+            return {
+                owner: (float(entry["at"]), entry["state"])
+                for owner, entry in document["kept"].items()
+                if isinstance(entry["state"], dict)
+            }
         except FileNotFoundError:
-            return {}, 0.0
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("%s cannot be used, budgets begin anew: %s", self.path, error)
-            return {}, 0.0
-        return {key: value for key, value in kept.items() if isinstance(value, dict)}, self._wall() - saved_at
-
-    def save(self, kept: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace the file, unless there is nothing to keep and none is there. Every reader sees all or nothing of it,
-        also after a crash."""
-        if not kept and not self.path.exists():
-            return
-        text = json.dumps({"version": VERSION, "saved_at": self._wall(), "kept": kept})
-        try:
-            self._replace(text)
-        except OSError as error:
-            if not self._failed:  # once is enough: this is called after every round
-                log.warning("%s cannot be written, a restart would forget the day's writes: %s", self.path, error)
-            self._failed = True
-        else:
-            self._failed = False
+            return {}
 
     def _replace(self, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -70,6 +91,12 @@ class StateFile:
         except BaseException:
             new.unlink(missing_ok=True)
             raise
+
+
+def default_state_file(deployment: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the state of a deployment goes, told from others by its path (of a daemon without one, its socket's)."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", deployment.stem)
+    return default_state_directory(environment) / f"{name}-{zlib.crc32(os.fsencode(deployment.resolve())):08x}.json"
 
 
 def default_state_directory(environment: Mapping[str, str] = os.environ) -> Path:

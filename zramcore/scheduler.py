@@ -2,7 +2,8 @@
 
 One thread is the whole locking story: two passes never run at once, and what a policy sees is what its own writes
 left. A policy that raises, breaks its contract or whose write fails is logged with its name and waits longer each
-time; the others go on. A full backing device (ENOSPC) and a used-up budget (EIO) are normal ends of a writeback.
+time; the others go on. A full backing device (ENOSPC), a used-up budget (EIO) and a pass that was told to stop (EINTR)
+are normal ends of a writeback.
 """
 
 from __future__ import annotations
@@ -58,14 +59,17 @@ class MonotonicClock:
 
 
 class _Job:
-    """A policy on a target, and when it is due."""
+    """A policy on a target, what people call that, and when it is due."""
 
-    def __init__(self, target: WritableTarget, policy: WritebackPolicy, due: float, daily: DailyBudget | None) -> None:
+    def __init__(
+        self, target: WritableTarget, policy: WritebackPolicy, due: float, daily: DailyBudget | None, label: str
+    ) -> None:
         self.target = target
         self.policy = policy
         self.due = due
         self.daily = daily
-        self.key = ""
+        self.label = label
+        self.key = f"{label} {policy.name}"
         self.failures = 0
 
 
@@ -91,31 +95,38 @@ class Scheduler:
         self._backoff_first, self._backoff_cap = backoff
         self._jobs: list[_Job] = []
         self._state = state
-        self._kept, self._elapsed = state.load() if state is not None else ({}, 0.0)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, target: WritableTarget, policy: WritebackPolicy, daily: DailyBudget | None = None) -> None:
+    def add(
+        self, target: WritableTarget, policy: WritebackPolicy, daily: DailyBudget | None = None, label: str = ""
+    ) -> None:
         """Have `policy` ticked on `target`, first at once. Only before `start`: RuntimeError after it.
 
-        `daily`: what its writebacks may write in 24 hours, shared with every policy it is given to as well.
+        `daily`: what its writebacks may write in 24 hours, shared with every policy it is given to as well. `label`:
+        what reports call the target, and under which its state is kept; default: its name.
         """
         if self._thread is not None:
             raise RuntimeError("add the policies before the scheduler starts")
         policy.machine = self.machine
-        now = self.clock.now()
-        job = _Job(target, policy, now, daily)
-        alike = sum(other.target.name == target.name and other.policy.name == policy.name for other in self._jobs)
-        job.key = f"{target.name} {policy.name}" + (f" {alike + 1}" if alike else "")
-        if job.key in self._kept:
-            try:
-                policy.restore(self._kept[job.key], now, self._elapsed)
-            except Exception as failure:
-                log.warning("%s begins anew: %s", job.key, _describe(policy, failure))
-        known = [other.daily for other in self._jobs]
-        if daily is not None and not any(daily is other for other in known) and _day_of(target) in self._kept:
-            daily.restore(self._kept[_day_of(target)], now, self._elapsed)
+        job = _Job(target, policy, self.clock.now(), daily, label or target.name)
+        alike = sum(other.label == job.label and other.policy.name == policy.name for other in self._jobs)
+        job.key += f" {alike + 1}" if alike else ""
+        self._restore(job.key, policy.restore)
+        if daily is not None and not daily.restored:
+            daily.restored = True
+            self._restore(daily.name, daily.restore)
         self._jobs.append(job)
+
+    def _restore(self, owner: str, restore: Callable[[dict[str, Any], float, float], None]) -> None:
+        """Give back what an owner kept, if anything."""
+        kept = None if self._state is None else self._state.kept(owner)
+        if kept is None:
+            return
+        try:
+            restore(kept[0], self.clock.now(), kept[1])
+        except Exception as failure:
+            log.warning("%s begins anew: it raised %s: %s", owner, type(failure).__name__, failure)
 
     @property
     def next_due(self) -> float | None:
@@ -142,9 +153,10 @@ class Scheduler:
             due, now = self.next_due, self.clock.now()
             wake = min((at for at in (due, until) if at is not None), default=math.inf)
             if until is not None and now >= until:
-                return
+                break
             if wake > now and self.clock.wait(self._stop, wake - now):
-                return
+                break
+        self._look_a_last_time()
 
     def start(self) -> None:
         """Run on a thread of its own until `stop`."""
@@ -165,6 +177,14 @@ class Scheduler:
         thread.join(timeout)
         return not thread.is_alive()
 
+    def _look_a_last_time(self) -> None:
+        """Account for what others wrote since the last round: once the devices are gone, nobody can."""
+        for job in self._jobs:
+            if job.daily is not None:
+                job.daily.look(job.target, self.clock.now(), job.label)
+        if any(job.daily is not None for job in self._jobs):
+            self._keep()
+
     def _keep(self) -> None:
         """Write down what survives a restart."""
         if self._state is None:
@@ -179,7 +199,7 @@ class Scheduler:
             if state:
                 kept[job.key] = state
             if job.daily is not None:
-                kept.setdefault(_day_of(job.target), job.daily.state(now))
+                kept[job.daily.name] = job.daily.state(now)
         self._state.save(kept)
 
     # One tick ---------------------------------------------------------------------------------------------------
@@ -203,6 +223,8 @@ class Scheduler:
                 results.append(result)
                 if result.error:
                     raise _WriteFailed(f"{attribute}={value}: {result.error}")
+                if result.ended == "EINTR":
+                    break
         except Exception as failure:
             error = _describe(job.policy, failure)
         try:
@@ -219,7 +241,7 @@ class Scheduler:
         job.due = now + next_in
         freed, written_back = _difference(job.target, memory, device)
         report = Report(
-            job.target.name, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error
+            job.label, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error
         )
         self._publish(report)
         return report
@@ -232,41 +254,33 @@ class Scheduler:
             else:
                 target.store(attribute, value)
         except OSError as error:
-            if attribute == "writeback" and _is_normal_end(target, error):
+            if attribute in _PASSES and _is_normal_end(target, error, attribute):
                 return WriteResult(attribute, value, ended=errno_name(error.errno or 0))
             return WriteResult(attribute, value, error=_sentence(error))
         return WriteResult(attribute, value)
 
     def _write_back(self, job: _Job, value: str, budget: int | None) -> None:
-        daily, now = job.daily, self.clock.now()
-        if daily is not None:
-            daily.look(job.target, now)
-            budget = daily.left(now) if budget is None else min(budget, daily.left(now))
-        if budget is None:
-            return job.target.store("writeback", value)
+        daily, stopped = job.daily, self._stop.is_set
+        if daily is None:
+            return write_back_within(job.target, value, budget, stopped)
+        granted = daily.reserve(job.target, self.clock.now(), budget, job.label)
         try:
-            write_back_within(job.target, value, budget)
+            write_back_within(job.target, value, granted, stopped)
         finally:
-            if daily is not None:
-                daily.look(job.target, self.clock.now())
+            daily.settle(job.target, self.clock.now(), granted, job.label)
 
     def _publish(self, report: Report) -> None:
-        log.log(
-            logging.WARNING if report.error else logging.INFO,
-            "%s",
-            report.line() if report.error else report.decision(),
-        )
+        log.log(logging.WARNING if report.error else logging.INFO, "%s", report.decision())
         if self._on_report is None:
             return
         try:
             self._on_report(report)
         except Exception:
-            log.exception("the receiver of reports failed on: %s", report.line())
+            log.exception("the receiver of reports failed on: %s", report.decision())
 
 
-def _day_of(target: PolicyTarget) -> str:
-    """The name under which a daily budget is kept."""
-    return f"{target.name} writes_per_day"
+_PASSES = ("writeback", "recompress")
+"""Attributes whose write takes as long as a pass does."""
 
 
 class _WriteFailed(Exception):
@@ -304,8 +318,13 @@ def _sentence(error: OSError) -> str:
     return f"{error.strerror or error} ({errno_name(error.errno or 0)})"
 
 
-def _is_normal_end(target: PolicyTarget, error: OSError) -> bool:
-    """A full backing device, or a used-up budget: the kernel says EIO for it, as for a broken disk."""
+def _is_normal_end(target: PolicyTarget, error: OSError, attribute: str) -> bool:
+    """A pass that was told to stop, a full backing device, or a used-up budget: the kernel says EIO for it, as for a
+    broken disk."""
+    if error.errno == errno.EINTR:
+        return True
+    if attribute != "writeback":
+        return False
     if isinstance(error, BudgetExhausted) or error.errno == errno.ENOSPC:
         return True
     if error.errno != errno.EIO or isinstance(error, DeviceIOError):

@@ -48,8 +48,8 @@ def test_once_brings_up_runs_a_round_and_shuts_down(folder: Path) -> None:
     assert result.stdout.splitlines() == [
         "zram0: 4194304 bytes, 65536 bytes loaded",
         "ready: 1 device, 3 policies",
-        "zram0 idle: idle=all",
-        "zram0 huge: writeback=huge; freed 65536 bytes, wrote back 65536 bytes",
+        "zram0 idle: marking every page idle",
+        "zram0 huge: writing back huge pages, wrote 64 KiB, freed 64 KiB, stopped: nothing left",
         f"zram0: saved {folder}/disk.img, 65536 bytes stored",
         "stopped",
     ]
@@ -67,7 +67,8 @@ def test_duration_ends_it_and_policies_run_meanwhile(folder: Path) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(command, [file, "--duration", "0.4"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "zram0 idle: writeback=idle, idle=all; freed 65536 bytes, wrote back 65536 bytes" in result.stdout
+    decided = "writing back idle pages untouched since the last round, then marking every page idle"
+    assert f"zram0 idle: {decided}, wrote 64 KiB, freed 64 KiB, stopped: nothing left" in result.stdout
     assert result.stdout.splitlines()[-1] == "stopped"
     assert saved(folder)
     assert signal.getsignal(signal.SIGTERM) is handler

@@ -60,7 +60,7 @@ def _operate(deployment: Deployment, stop: threading.Event, once: bool, duration
     def tell(report: Report) -> None:
         # a failure is a warning of the scheduler's log, and so on stderr already
         if not report.error and (verbose or report.writes):
-            click.echo(report.line())
+            click.echo(report.decision())
 
     scheduler = Scheduler(on_report=tell)
     policies = deployment.attach(scheduler)
