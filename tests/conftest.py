@@ -24,6 +24,15 @@ from zramcore.testing.inspection import Clock
 DeviceFactory = Callable[..., Device]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def state_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where policies keep their state: never in the place of a machine that really runs them."""
+    directory = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STATE_DIRECTORY", str(directory))
+        yield directory
+
+
 @pytest.fixture(scope="session")
 def built_in() -> Catalogue:
     """The catalogue of the installed plugins."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zramcore import deployment as deployment_module
+from zramcore import deployed as deployed_module
 from zramcore import image as image_module
 from zramcore.config import check, load_config
 from zramcore.control import Control
@@ -264,7 +264,7 @@ def test_a_device_whose_image_cannot_be_saved_stays_up(
             raise NoSpace("the disk is full")
         return save_image(device, path)
 
-    monkeypatch.setattr(deployment_module, "save_image", full)
+    monkeypatch.setattr(deployed_module, "save_image", full)
     with pytest.raises(NoSpace, match="zram0: the disk is full"):
         deployment.take_down()
     assert list(control.devices) == [0]

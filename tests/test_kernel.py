@@ -343,17 +343,17 @@ def test_hot_add_reads_and_hot_remove_writes(tree: Path) -> None:
 
 def test_claim_takes_a_free_device_before_it_adds_one(tree: Path) -> None:
     control = KernelControl(sysfs=tree)
-    assert control.claim().name == "zram0"
+    assert control.claim()[0].name == "zram0"
     control.target("zram0").store("initstate", "1")
     add_device(tree, "zram1")
     (tree / "block/zram1/initstate").write_text("1\n")
     add_device(tree, "zram2")
-    assert control.claim().name == "zram2"
+    assert control.claim()[0].name == "zram2"
     (tree / "block/zram2/initstate").write_text("1\n")
     add_device(tree, "zram4")
     (tree / "block/zram4/initstate").write_text("1\n")
     (tree / "class/zram-control/hot_add").write_text("4\n")
-    assert control.claim().name == "zram4"
+    assert control.claim()[0].name == "zram4"
 
 
 def test_a_kernel_without_zram_says_so(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .errors import BudgetExhausted, DeviceIOError, InvalidValue
+from .errors import BudgetExhausted, DeviceIOError, InvalidValue, NoSuchAttribute
 from .interfaces import PolicyTarget
 from .write_history import WriteHistory
+
+TAKING_TURNS = ("writeback", "recompress", "writeback_limit", "writeback_limit_enable")
+"""Attributes whose writes wait for a round of a policy that runs, limit and all: targets take their `turn` for them."""
 
 _ANY = 1 << 62
 """A number of units that nobody ever writes, for a writeback in slices that has no other limit."""
@@ -60,7 +63,7 @@ class _Limited:
         try:
             self.enabled = int(target.show("writeback_limit_enable")) != 0
             self.limit = int(target.show("writeback_limit"))
-        except (OSError, ValueError) as error:
+        except (NoSuchAttribute, ValueError) as error:
             raise InvalidValue("the target has no writeback_limit, and no budget can be kept without") from error
         self.left = min(allowance, self.limit) if self.enabled else allowance
         self.most = most
@@ -163,7 +166,9 @@ class DailyBudget:
             self._history.take(state.get("written"), now, elapsed)
             seen = state.get("seen")
             if isinstance(seen, dict):
-                self._seen.update({name: count for name, count in seen.items() if isinstance(count, int) and count >= 0})
+                self._seen.update(
+                    {name: count for name, count in seen.items() if isinstance(count, int) and count >= 0}
+                )
 
     def _left(self, now: float) -> int:
         return max(0, self._history.left(self.limit, now) - self._reserved)

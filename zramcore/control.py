@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,15 +11,12 @@ from typing import Any
 
 from . import attributes
 from .access_clock import boot_seconds
+from .allowance import TAKING_TURNS
 from .attributes import ATTRIBUTES, Attribute
 from .device import Device
 from .errors import InvalidValue, NoBackingDevice, NoSuchAttribute, NotPermitted, ZramError, did_you_mean
 from .interfaces import Catalogue
 from .parse import kstrtoint
-
-
-TAKING_TURNS = ("writeback", "recompress", "writeback_limit", "writeback_limit_enable")
-"""Attributes whose writes wait for a round of a policy that runs, limit and all."""
 
 
 def _nobody(event: str, **fields: Any) -> None:
@@ -41,6 +39,15 @@ class Target:
     def turn(self) -> AbstractContextManager[object]:
         """Taken for a pass with the limit that is set for it."""
         return self.device.turn
+
+    @property
+    def initialized(self) -> bool:
+        """Whether disksize is set."""
+        return self.device.initialized
+
+    def attributes(self) -> list[str]:
+        """The attributes there are, by name."""
+        return list(self.table)
 
     def show(self, attribute: str) -> str:
         """Read an attribute; see `attributes.show`."""
@@ -67,6 +74,8 @@ class Control:
         self.catalogue = catalogue
         self.page_size = page_size
         self.devices: dict[int, Device] = {}
+        self.avoided: set[int] = set()
+        """Ids that no device gets: that name is somebody else's, a device of the kernel's."""
         self.attributes: Mapping[str, Attribute] = MappingProxyType(
             {**{attribute.name: attribute for attribute in extra_attributes}, **ATTRIBUTES}
         )
@@ -78,7 +87,7 @@ class Control:
         """Create an uninitialised device with the lowest free id, which is returned. Raises InvalidValue (EINVAL) for
         a page size that is not 4096, 16384 or 65536 (default: the control's)."""
         with self._lock:
-            number = next(n for n in range(len(self.devices) + 1) if n not in self.devices)
+            number = next(n for n in itertools.count() if n not in self.devices and n not in self.avoided)
             device = Device(
                 self.catalogue,
                 f"zram{number}",

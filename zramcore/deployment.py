@@ -1,7 +1,6 @@
-"""Deployment: a checked config brought up on a Control, and taken down again.
+"""Deployment: a checked config brought up on a Control and on the kernel's zram, and taken down again.
 
-Bringing up is all or nothing: an error removes every device that was added, and the backing files it made. Taking
-down saves before it forgets: a device whose image could not be saved stays up, so that nothing is lost by retrying.
+Bringing up is all or nothing: an error removes every device that was added, and the backing files it made.
 """
 
 from __future__ import annotations
@@ -9,123 +8,116 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from .allowance import DailyBudget
+from .attach.direct import check_use, use_node
 from .backing_spec import parse_backing_spec
-from .config import Config, DeviceConfig, plan_device
-from .control import Control, Target
-from .device import Device
-from .errors import ZramError
-from .hosting import Hosting, check_host, give_up, host
-from .image import load_image, save_image
+from .config import Config, DeviceConfig, plan_device, resolve
+from .control import Control
+from .deployed import AnyDeployed, Deployed, KernelDeployed, of_device
+from .errors import InvalidValue, ZramError
+from .hosting import check_host, give_up, host
+from .image import load_image
 from .interfaces import WritebackPolicy
+from .kernel import KernelControl, KernelDevice
+from .loop_device import backing_path
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Deployed:
-    """A device of a deployment: what the file says, its id on the Control, and the device."""
-
-    config: DeviceConfig
-    id: int
-    target: Target
-    loaded: int
-    """Bytes that its image brought."""
-    hosting: Hosting | None = None
-    """What serves it and where it is attached, if the config says so."""
-
-    @property
-    def device(self) -> Device:
-        return self.target.device
-
-    @property
-    def label(self) -> str:
-        """How messages name it: ``zram0``, or ``swap (zram0)`` where the file calls it otherwise."""
-        name = self.target.name
-        return name if self.config.name == name else f"{self.config.name} ({name})"
+_KERNEL_LABEL = re.compile(r"zram([0-9]+)", re.ASCII)
 
 
 class Deployment:
-    """The devices of a config on a Control. `bring_up` makes one."""
+    """The devices of a config. `bring_up` makes one. `writes_per_day`: of the policies of all devices without such a
+    limit of their own, in units of 4 KiB."""
 
-    def __init__(self, control: Control, devices: list[Deployed]) -> None:
+    def __init__(
+        self, control: Control, devices: Sequence[AnyDeployed], writes_per_day: DailyBudget | None = None
+    ) -> None:
         self.control = control
-        self.devices = devices
+        self.devices = list(devices)
+        self.writes_per_day = writes_per_day
         self._scheduler: Scheduler | None = None
 
     @classmethod
-    def bring_up(cls, config: Config, control: Control, cancelled: Callable[[], bool] = lambda: False) -> Deployment:
+    def bring_up(
+        cls,
+        config: Config,
+        control: Control,
+        cancelled: Callable[[], bool] = lambda: False,
+        kernel: KernelControl | None = None,
+    ) -> Deployment:
         """Add the devices, write their attributes in order, load their images; then serve, attach, mount, swap.
 
         The config has passed `check`. Raises the ZramError of the first write that fails, naming the device and the
         attribute, or LoadCancelled once `cancelled()` is true; either way nothing is left behind.
         """
-        devices: list[Deployed] = []
+        kernel = kernel or KernelControl()
+        config = resolve(config, kernel)
+        devices: list[AnyDeployed] = []
         for device in config.devices:
             try:
-                check_host(device)
+                _check_use(device)
             except ZramError as error:
-                raise _of(device.name, error.at("attach")) from error
+                raise of_device(device.name, error.at("attach")) from error
         with contextlib.ExitStack() as undo:
             for device in config.devices:
-                devices.append(_add(device, control, undo, cancelled))
+                if device.target.is_kernel:
+                    devices.append(_set_up(device, control, kernel, undo))
+            for device in config.devices:
+                if not device.target.is_kernel:
+                    devices.append(_add(device, control, undo, cancelled))
+            order = [device.name for device in config.devices]
+            devices.sort(key=lambda deployed: order.index(deployed.config.name))
             for index, deployed in enumerate(devices):
-                devices[index] = _host(deployed, config, control, undo)
+                devices[index] = _use(deployed, config, control, undo)
             undo.pop_all()
-        return cls(control, devices)
+        return cls(control, devices, None if config.writes_per_day is None else DailyBudget(config.writes_per_day))
 
     def release(self) -> None:
         """Detach the devices and stop serving them; `take_down` does that too. Raises DeviceBusy (EBUSY)."""
         for deployed in reversed(self.devices):
-            if deployed.hosting is not None:
-                deployed.hosting.release()
+            deployed.release()
 
-    def policies(self) -> list[tuple[Deployed, WritebackPolicy]]:
+    def policies(self) -> list[tuple[AnyDeployed, WritebackPolicy]]:
         """New policy objects for every device, in file order. Raises ZramError for one that cannot be made."""
-        made = []
-        for deployed in self.devices:
-            catalogue = deployed.device.catalogue
-            made += [(deployed, catalogue.policies[each.name](each.options)) for each in deployed.config.policies]
-        return made
+        known = self.control.catalogue.policies
+        return [
+            (deployed, known[each.name](each.options)) for deployed in self.devices for each in deployed.config.policies
+        ]
 
     def attach(self, scheduler: Scheduler) -> int:
         """Add the policies to a scheduler, which `take_down` then stops first; how many there are."""
         policies = self.policies()
+        budgets = {deployed.config.name: budget_of(deployed.config, self.writes_per_day) for deployed in self.devices}
         for deployed, policy in policies:
-            scheduler.add(deployed.target, policy)
+            label = deployed.config.name
+            scheduler.add(deployed.target, policy, budgets[label], label)
         self._scheduler = scheduler
         return len(policies)
 
-    def take_down(self) -> list[tuple[Deployed, int]]:
-        """Stop the policies, detach, save the images, reset and remove the devices; the bytes stored for each image.
+    def take_down(self) -> list[tuple[AnyDeployed, int]]:
+        """Stop the policies and the pass that runs, detach, save the images, reset and remove the devices; the bytes
+        stored for each image.
 
         An error does not keep the other devices from being saved and removed; the first one is raised at the end,
-        and the device it belongs to stays up. One whose node is in use stays up too, but its image is saved, as after
-        a crash of what uses it. Calling again tries what is left.
+        and the device it belongs to stays up. Calling again tries what is left.
         """
-        if self._scheduler is not None:
-            self._scheduler.stop()
+        self._stop_policies()
         errors: list[ZramError] = []
-        left: list[Deployed] = []
-        saved: list[tuple[Deployed, int]] = []
+        left: list[AnyDeployed] = []
+        saved: list[tuple[AnyDeployed, int]] = []
         for deployed in reversed(self.devices):
-            try:
-                released = _release(deployed, errors)
-                image = deployed.config.image
-                if image is not None and image.save is not None:
-                    deployed.device.flush()
-                    saved.append((deployed, save_image(deployed.device, image.save)))
-                if not released:
-                    left.insert(0, deployed)
-                    continue
-                deployed.target.store("reset", "1")
-                self.control.hot_remove(deployed.id)
-            except ZramError as error:
-                errors.append(_of(deployed.label, error))
+            result = deployed.take_down(self.control)
+            if result.stored is not None:
+                saved.append((deployed, result.stored))
+            if result.error is not None:
+                errors.append(of_device(deployed.label, result.error))
                 left.insert(0, deployed)
         self.devices = left
         if errors:
@@ -134,9 +126,41 @@ class Deployment:
             raise errors[0]
         return saved[::-1]
 
+    def _stop_policies(self) -> None:
+        if self._scheduler is None:
+            return
+        for deployed in self.devices:
+            deployed.interrupt()
+        try:
+            self._scheduler.stop()
+        finally:
+            for deployed in self.devices:
+                deployed.go_on()
+
+
+def budget_of(device: DeviceConfig, shared: DailyBudget | None) -> DailyBudget | None:
+    """What the policies of a device may write in a day: its own limit, or the one of the deployment."""
+    own = device.target.writes_per_day
+    return shared if own is None else DailyBudget(own, f"{device.name} writes_per_day")
+
+
+def _check_use(device: DeviceConfig) -> None:
+    """Raises ZramError when this machine or user cannot do what a device is for; nothing is touched."""
+    if not device.target.is_kernel:
+        check_host(device)
+    elif device.use.attached:
+        check_use(device.use.use)
+
+
+# Devices of zramcore --------------------------------------------------------------------------------------------------
+
 
 def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack, cancelled: Callable[[], bool]) -> Deployed:
-    _undo_backing_file(config, control, undo)  # first in, last out: the device lets go of the file before
+    backing = config.settings.get("backing_dev")
+    if backing is not None:
+        with contextlib.suppress(ZramError):  # the write to come says it
+            spec = parse_backing_spec(backing.texts[0], control.catalogue.backing_drivers, config.page_size)[1]
+            _undo_new_file(spec.path, undo)  # first in, last out: the device lets go of the file before
     number = control.hot_add(config.page_size)
     undo.callback(_remove, control, number)
     target = control.target(f"zram{number}")
@@ -144,46 +168,14 @@ def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack, can
         try:
             target.store(write.attribute, write.value)
         except ZramError as error:
-            raise _of(config.name, error.at(write.attribute, write.value)) from error
+            raise of_device(config.name, error.at(write.attribute, write.value)) from error
     image, loaded = config.image, 0
     if image is not None and image.load is not None and not (image.optional and not image.load.exists()):
         try:
             loaded = load_image(target.device, image.load, cancelled)
         except ZramError as error:
-            raise _of(config.name, error.at("image")) from error
+            raise of_device(config.name, error.at("image")) from error
     return Deployed(config, number, target, loaded)
-
-
-def _host(deployed: Deployed, config: Config, control: Control, undo: contextlib.ExitStack) -> Deployed:
-    use = deployed.config.use
-    if not use.serve and not use.attached:
-        return deployed
-    try:
-        hosting = host(control, deployed.target.name, deployed.config, config.daemon)
-    except ZramError as error:
-        raise _of(deployed.config.name, error) from error
-    undo.callback(give_up, hosting)
-    return replace(deployed, hosting=hosting)
-
-
-def _release(deployed: Deployed, errors: list[ZramError]) -> bool:
-    """Detach a device and stop serving it; when that fails, have its file system written out for the image."""
-    hosting = deployed.hosting
-    if hosting is None:
-        return True
-    try:
-        hosting.release()
-    except ZramError as error:
-        errors.append(_of(deployed.label, error))
-        hosting.synchronize()
-        return False
-    return True
-
-
-def _of(device: str, error: ZramError) -> ZramError:
-    """The error, with the device in front of its attribute."""
-    error.attribute = device if error.attribute is None else f"{device}/{error.attribute}"
-    return error
 
 
 def _remove(control: Control, number: int) -> None:
@@ -195,17 +187,96 @@ def _remove(control: Control, number: int) -> None:
         log.error("zram%d cannot be removed: %s", number, error)
 
 
-def _undo_backing_file(config: DeviceConfig, control: Control, undo: contextlib.ExitStack) -> None:
-    """Have a backing file that bringing up will create removed if bringing up fails."""
-    backing = config.settings.get("backing_dev")
-    if backing is None:
-        return
+# Devices of the kernel ------------------------------------------------------------------------------------------------
+
+
+def _set_up(
+    config: DeviceConfig, control: Control, kernel: KernelControl, undo: contextlib.ExitStack
+) -> KernelDeployed:
+    label = _KERNEL_LABEL.fullmatch(config.name)
     try:
-        _, spec = parse_backing_spec(backing.texts[0], control.catalogue.backing_drivers, config.page_size)
-    except ZramError:
-        return  # the write to come says it
-    if not os.path.lexists(spec.path):
-        undo.callback(_unlink_plain_file, spec.path)
+        if config.target.device is not None:
+            found = KernelDeployed(config, kernel, _as_it_is(kernel, config.target.device), ours=False)
+        else:
+            found = _claim(config, kernel, label and label[0], undo)
+            _write(found, undo)
+    except ZramError as error:
+        raise of_device(config.name, error) from error
+    if label and int(label[1]) not in control.avoided:
+        control.avoided.add(int(label[1]))
+        undo.callback(control.avoided.discard, int(label[1]))
+    return found
+
+
+def _as_it_is(kernel: KernelControl, name: str) -> KernelDevice:
+    device = kernel.target(name)
+    if not device.initialized:
+        raise InvalidValue(f"{name} is not initialised", hint="set it up first").at("device", name)
+    return device
+
+
+def _claim(
+    config: DeviceConfig, kernel: KernelControl, wanted: str | None, undo: contextlib.ExitStack
+) -> KernelDeployed:
+    device, added = kernel.claim(wanted)
+    if added:
+        undo.callback(_give_back, kernel, device.name)
+    return KernelDeployed(config, kernel, device, ours=True, added=added)
+
+
+def _write(found: KernelDeployed, undo: contextlib.ExitStack) -> None:
+    backing = found.config.settings.get("backing_dev")
+    if backing is not None:
+        with contextlib.suppress(ZramError):
+            _undo_new_file(backing_path(backing.texts[0], create=False), undo)
+    found.target.set_up((write.attribute, write.value) for write in plan_device(found.config))
+    undo.callback(_reset, found)
+
+
+def _reset(found: KernelDeployed) -> None:
+    try:
+        found.target.reset()
+    except ZramError as error:
+        log.error("%s stays set up: %s", found.name, error)
+
+
+def _give_back(kernel: KernelControl, name: str) -> None:
+    try:
+        kernel.hot_remove(int(name.removeprefix("zram")))
+    except ZramError as error:
+        log.error("kernel:%s cannot be removed: %s", name, error)
+
+
+# Both -----------------------------------------------------------------------------------------------------------------
+
+
+def _use(deployed: AnyDeployed, config: Config, control: Control, undo: contextlib.ExitStack) -> AnyDeployed:
+    use = deployed.config.use
+    if not use.serve and not use.attached:
+        return deployed
+    try:
+        if isinstance(deployed, KernelDeployed):
+            made = replace(deployed, use=use_node(deployed.target.node, use.use))
+            undo.callback(_leave, made)
+            return made
+        hosting = host(control, deployed.target.name, deployed.config, config.daemon)
+    except ZramError as error:
+        raise of_device(deployed.config.name, error) from error
+    undo.callback(give_up, hosting)
+    return replace(deployed, hosting=hosting)
+
+
+def _leave(deployed: KernelDeployed) -> None:
+    try:
+        deployed.release()
+    except ZramError as error:
+        log.error("%s stays in use: %s", deployed.name, error)
+
+
+def _undo_new_file(path: str, undo: contextlib.ExitStack) -> None:
+    """Have a backing file that bringing up will create removed if bringing up fails."""
+    if not os.path.lexists(path):
+        undo.callback(_unlink_plain_file, path)
 
 
 def _unlink_plain_file(path: str) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from .allowance import TAKING_TURNS
 from .errors import (
     BudgetExhausted,
     DeviceBusy,
@@ -28,14 +31,20 @@ from .errors import (
     TooLong,
     ZramError,
 )
-from .kernel_features import ALIASES, Feature, kernel_config, learn
+from .kernel_features import ALIASES, ALWAYS, FILES, Feature, kernel_config, learn
 from .loop_device import LoopDevice, backing_path, is_plain_file
 
 SYSFS = Path("/sys")
+VARIABLE = "ZRAMCORE_SYSFS"
+"""Environment variable: another place for sysfs, a plain directory tree of the same shape."""
 
 PATIENCE = 3.0
 """Seconds that a reset waits for whoever has the device open: udev looks at every new one (zramctl waits as long)."""
 _PAUSE = 0.05
+
+SLICE_UNITS = 4096
+"""16 MiB: what one writeback of a policy writes at most, followed by the next. The kernel cannot interrupt one, and
+since 7.0 nobody can read mm_stat while it lasts (mmd takes 1 MiB for that); each slice costs a scan of the slots."""
 
 _KINDS: dict[int, type[ZramError]] = {
     kind.code: kind
@@ -67,11 +76,38 @@ class KernelDevice:
     def __init__(self, name: str, *, sysfs: Path = SYSFS, config: Mapping[str, str] | None = None) -> None:
         """Raises NoBackingDevice (ENODEV) when there is no such device."""
         self._name = name
+        self._sysfs = sysfs
         self.directory = sysfs / "block" / name
         self.block_state = sysfs / "kernel" / "debug" / "zram" / name / "block_state"
         if not _NAME.fullmatch(name) or not self.directory.is_dir():
             raise NoBackingDevice(f"there is no {self.directory}", hint="zramN, a device of the kernel's zram")
         self.features: dict[str, Feature] = learn(self.directory, self.block_state, config)
+        self._turn = threading.RLock()
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Taken for a pass with the limit that is set for it, by all who use this object."""
+        return self._turn
+
+    @property
+    def slice_units(self) -> int | None:
+        """What one pass of a policy writes at most, in units of 4 KiB; None where there is no limit to set."""
+        return SLICE_UNITS if self.features["writeback_limit"].present else None
+
+    @property
+    def node(self) -> str:
+        """Its block node; a plain tree may have one below ``dev``."""
+        return str((Path("/dev") if self._sysfs == SYSFS else self._sysfs / "dev") / self._name)
+
+    @property
+    def disksize(self) -> int:
+        """Its size in bytes; 0 before it is initialised. Raises ZramError."""
+        return int(self.show("disksize"))
+
+    def attributes(self) -> list[str]:
+        """The attributes there are, by name."""
+        known = [name for name in (*ALWAYS, *FILES) if self._file(name).exists()]
+        return sorted([*known, "block_state"] if self.features["block_state"].present else known)
 
     @property
     def name(self) -> str:
@@ -106,7 +142,8 @@ class KernelDevice:
         EIO is DeviceIOError; NoSuchAttribute (ENOENT) saying what the kernel lacks.
         """
         try:
-            _write(self._file(attribute), value)
+            with self._turn if attribute in TAKING_TURNS else nullcontext():
+                _write(self._file(attribute), value)
         except OSError as error:
             if attribute == "idle" and error.errno == errno.EINVAL:
                 self._without_ages(value)
@@ -138,16 +175,7 @@ class KernelDevice:
 
         Raises DeviceBusy (EBUSY) after that.
         """
-        waited = 0.0
-        while True:
-            try:
-                return self.store("reset", "1")
-            except DeviceBusy as error:
-                if waited >= patience:
-                    error.hint = error.hint or "swapoff or umount it first"
-                    raise
-            sleep(_PAUSE)
-            waited += _PAUSE
+        _patiently(lambda: self.store("reset", "1"), patience, sleep)
 
     def _back(self, text: str) -> None:
         """Write backing_dev. The file is not created, nor a loop device made, on a kernel that cannot use it."""
@@ -230,6 +258,26 @@ class KernelControl:
         found = [entry.name for entry in (self.sysfs / "block").glob("zram*") if _NAME.fullmatch(entry.name)]
         return sorted(found, key=lambda name: int(name[4:]))
 
+    def features(self) -> dict[str, Feature]:
+        """What a device of this kernel can do, by name; empty when there is none to look at."""
+        return next((self.target(name).features for name in self.names()), {})
+
+    def algorithms(self) -> list[str]:
+        """The compression algorithms of this kernel; empty when there is no device to ask."""
+        names = self.names()
+        return self.target(names[0]).show("comp_algorithm").translate({91: None, 93: None}).split() if names else []
+
+    def why_no_writeback(self) -> str:
+        """Why the kernel's zram cannot be set up with a backing device here, in words; empty when it can. Nothing is
+        touched: where there is no device to look at, the kernel's configuration says."""
+        if not self.present:
+            return "this kernel has no zram"
+        features = self.features()
+        configured = (self.config or {}).get("CONFIG_ZRAM_WRITEBACK") == "y"
+        if not (features["writeback"].present if features else configured):
+            return "this kernel's zram has no writeback"
+        return "" if os.access(self.directory / "hot_remove", os.W_OK) else "only root sets up the kernel's zram"
+
     def target(self, name: str) -> KernelDevice:
         """The device called `name`. Raises NoBackingDevice (ENODEV)."""
         return KernelDevice(name, sysfs=self.sysfs, config=self.config)
@@ -246,21 +294,33 @@ class KernelControl:
 
     def hot_remove(self, number: int) -> None:
         """Reset and delete a device. Raises InvalidValue (EINVAL) for a negative number, NoBackingDevice (ENODEV) for
-        an unknown one, DeviceBusy (EBUSY) while it is open."""
+        an unknown one, DeviceBusy (EBUSY) while it is open, after waiting for who only looks at it."""
         if number < 0:
             raise InvalidValue("a device id is not negative", attribute="hot_remove", value=number)
-        try:
-            _write(self.directory / "hot_remove", str(number))
-        except OSError as error:
-            raise self._error(error, "hot_remove", number) from error
 
-    def claim(self) -> KernelDevice:
-        """An uninitialised device that nothing uses: an existing one, or a new one."""
-        for name in self.names():
+        def remove() -> None:
+            try:
+                _write(self.directory / "hot_remove", str(number))
+            except OSError as error:
+                raise self._error(error, "hot_remove", number) from error
+
+        _patiently(remove, PATIENCE, time.sleep)
+
+    def claim(self, wanted: str | None = None) -> tuple[KernelDevice, bool]:
+        """An uninitialised device that nothing uses, and whether it had to be added: `wanted`, or an existing one, or a
+        new one. Raises DeviceBusy (EBUSY) when `wanted` is in use, InvalidValue (EINVAL) when the kernel would give
+        another number, and as `hot_add`."""
+        for name in self.names() if wanted is None else [wanted] if wanted in self.names() else []:
             device = self.target(name)
             if not device.initialized and not _is_open(self.sysfs, name):
-                return device
-        return self.target(f"zram{self.hot_add()}")
+                return device, False
+            if wanted is not None:
+                raise DeviceBusy(f"{wanted} is in use", hint="another label takes any free device")
+        number = self.hot_add()
+        if wanted is not None and wanted != f"zram{number}":
+            self.hot_remove(number)
+            raise InvalidValue(f"the kernel gives zram{number}, not {wanted}", hint="another label takes any")
+        return self.target(f"zram{number}"), True
 
     def _error(self, error: OSError, attribute: str, value: object) -> ZramError:
         if isinstance(error, ZramError):
@@ -271,6 +331,25 @@ class KernelControl:
         number = error.errno or errno.EIO
         kind = _KINDS.get(number, ZramError)
         return kind(f"the kernel refused it: {os.strerror(number)}", errno=number).at(attribute, value)
+
+
+def _patiently(act: Callable[[], None], patience: float, sleep: Callable[[float], object]) -> None:
+    """Do something again and again as long as the device is busy, for `patience` seconds. Raises DeviceBusy (EBUSY)."""
+    waited = 0.0
+    while True:
+        try:
+            return act()
+        except DeviceBusy as error:
+            if waited >= patience:
+                error.hint = error.hint or "swapoff or umount it first"
+                raise
+        sleep(_PAUSE)
+        waited += _PAUSE
+
+
+def sysfs_root(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where sysfs is: ZRAMCORE_SYSFS, or /sys."""
+    return Path(environment.get(VARIABLE) or SYSFS)
 
 
 def _is_open(sysfs: Path, name: str) -> bool:

@@ -42,6 +42,23 @@ FILES = {
 }
 """Feature -> the file that shows it, and what it needs (ZRAM.md 1.9)."""
 
+ALWAYS = (
+    "comp_algorithm",
+    "debug_stat",
+    "disksize",
+    "initstate",
+    "io_stat",
+    "mem_limit",
+    "mem_used_max",
+    "mm_stat",
+    "reset",
+    "stat",
+    "bd_stat",
+    "recomp_algorithm",
+    "writeback_limit_enable",
+)
+"""Files that are no features: every kernel has them, or they come with one."""
+
 ALIASES = {"compressed_writeback": "writeback_compressed"}
 """Attribute -> its name in 7.0's release candidates."""
 

@@ -11,7 +11,7 @@ import os
 import stat
 import subprocess
 
-from .errors import InvalidValue, NotSupported, ZramError
+from .errors import DeviceBusy, InvalidValue, NotSupported, ZramError
 from .parse import memparse_rest
 
 DRIVERS = ("file", "direct", "mmap")
@@ -65,12 +65,22 @@ def is_plain_file(path: str) -> bool:
         return False  # for the kernel to say
 
 
+def loops_over(path: str) -> list[str]:
+    """The loop devices over a file, whoever made them. Raises as LoopDevice."""
+    return _losetup("--associated", path, "--noheadings", "--output", "NAME").split()
+
+
 class LoopDevice:
     """A loop device over `path`, with direct I/O where the file system has it, so that no page is cached twice."""
 
     def __init__(self, path: str) -> None:
-        """Attach it. Raises NotSupported (EOPNOTSUPP) without the program losetup, ZramError (EIO) when it fails."""
+        """Attach it. Raises DeviceBusy (EBUSY) when another one is over the file already (two devices would write into
+        each other's blocks), NotSupported (EOPNOTSUPP) without the program losetup, ZramError (EIO) when it fails."""
         self.path = path
+        others = loops_over(path)
+        if others:
+            hint = f"what uses it? zramctl, findmnt, losetup say; nothing: losetup --detach {others[0]}"
+            raise DeviceBusy(f"{path} is in use by {', '.join(others)}", hint=hint)
         try:
             self.node = _losetup("--find", "--show", "--direct-io=on", path).strip()
         except ZramError:

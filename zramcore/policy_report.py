@@ -54,6 +54,10 @@ class Report:
 
     def decision(self) -> str:
         """Why, and what came of it, in a line: ``zram0 huge: ..., wrote 4 MiB, freed 5 MiB, stopped: nothing left``."""
+        return f"{self.target} {self.policy}: {self.explanation()}"
+
+    def explanation(self) -> str:
+        """The decision without target and policy."""
         parts = [self.reason or "no reason given"]
         if self._wrote("writeback"):
             if self.written_back is not None:
@@ -66,4 +70,4 @@ class Report:
             parts.append(_freed(self.freed))
         if self.error:
             parts.append(f"{self.error}, next try in {self.next_in:g} s")
-        return " ".join(f"{self.target} {self.policy}: {', '.join(parts)}".split())
+        return " ".join(", ".join(parts).split())

@@ -240,9 +240,7 @@ class Scheduler:
             job.failures = 0
         job.due = now + next_in
         freed, written_back = _difference(job.target, memory, device)
-        report = Report(
-            job.label, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error
-        )
+        report = Report(job.label, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error)
         self._publish(report)
         return report
 

@@ -17,7 +17,7 @@ from . import filesystems, node, protect, swap, tables
 from .processes import Process
 from .programs import require
 from .state import BadRecord, Place, Record, Via, attachments, place_of
-from .wanted import Use
+from .wanted import Use, programs_of_use
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,7 @@ class Export:
 
 def needed_programs(use: Use, via: Via) -> list[str]:
     """The programs that a use needs, in the order it needs them."""
-    programs = list(node.programs_of(via))
-    if use.mkfs is not None or use.swap is not None:
-        programs.append("blkid")
-    if use.mkfs is not None:
-        programs.append(f"mkfs.{use.mkfs}")
-    if use.mount is not None:
-        programs += ["mount", "umount"]
-    if use.swap is not None:
-        programs += ["mkswap", "swapon", "swapoff"]
-    return programs
+    return [*node.programs_of(via), *programs_of_use(use)]
 
 
 def prepare(use: Use, via: Via | None = None) -> Via:
@@ -154,7 +145,7 @@ def _make(record: Record, use: Use, place: Place) -> None:
     if link is not None:
         record.path = link
         place.save(record)
-        _make_link(made, link)
+        make_link(made, link)
     if use.mkfs is not None and not filesystems.make_filesystem(made, use.mkfs):
         record.notes.append(f"the {use.mkfs} file system that was there is kept")
     if use.mount is not None:
@@ -173,7 +164,8 @@ def _make(record: Record, use: Use, place: Place) -> None:
     place.save(record)
 
 
-def _make_link(target: str, link: str) -> None:
+def make_link(target: str, link: str) -> None:
+    """Make a symbolic link, and its directory. Raises ZramError, EEXIST where something is already."""
     try:
         os.makedirs(os.path.dirname(link), exist_ok=True)
         os.symlink(target, link)

@@ -40,6 +40,20 @@ class Use:
     swap: Swap | None = None
 
 
+def programs_of_use(use: Use) -> list[str]:
+    """The programs that a use needs of a node, in the order it needs them."""
+    programs = []
+    if use.mkfs is not None or use.swap is not None:
+        programs.append("blkid")
+    if use.mkfs is not None:
+        programs.append(f"mkfs.{use.mkfs}")
+    if use.mount is not None:
+        programs += ["mount", "umount"]
+    if use.swap is not None:
+        programs += ["mkswap", "swapon", "swapoff"]
+    return programs
+
+
 class Conflict(NamedTuple):
     """Which key cannot be, and why."""
 

@@ -14,6 +14,7 @@ from ..attributes import ATTRIBUTES
 from ..control import Control
 from ..errors import ZramError
 from ..interfaces import Catalogue
+from ..kernel import KernelControl, sysfs_root
 from ..pluginmanager import load_plugins
 from ..pluginset import PluginSet
 from ..registry import build_catalogue
@@ -51,6 +52,11 @@ def open_control(context: click.Context) -> Control:
     """A new, empty set of devices whose events the plugins' observers are told of."""
     plugins = plugins_of(context)
     return Control(build_catalogue(plugins), notify=plugins.notify, extra_attributes=plugins.extra_attributes)
+
+
+def open_kernel() -> KernelControl:
+    """The kernel's own zram, below /sys or where ZRAMCORE_SYSFS says."""
+    return KernelControl(sysfs=sysfs_root())
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from ..config import Config, check_file, plan_device
 from ..config.zram_generator import convert
 from ..control import Control
 from ..errors import ConfigError
-from .common import open_control
+from ..policy_report import mebibytes
+from .common import open_control, open_kernel
 
 FILE = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 
@@ -28,7 +29,7 @@ def report(problems: list[ConfigError], *, err: bool) -> None:
 
 def checked_config(context: click.Context, file: Path, control: Control) -> Config:
     """The config in `file`, when nothing is wrong with it; otherwise prints the problems on stderr and exits 1."""
-    config, problems = check_file(file, control.catalogue, control.attributes)
+    config, problems = check_file(file, control.catalogue, control.attributes, open_kernel())
     if config is None or problems:
         report(problems, err=True)
         context.exit(1)
@@ -41,7 +42,7 @@ def checked_config(context: click.Context, file: Path, control: Control) -> Conf
 def check_command(context: click.Context, file: Path) -> None:
     """Print everything that is wrong with FILE and its drop-ins, one line each; the exit status is 1 then."""
     control = open_control(context)
-    _, problems = check_file(file, control.catalogue, control.attributes)
+    _, problems = check_file(file, control.catalogue, control.attributes, open_kernel())
     if problems:
         report(problems, err=False)
         context.exit(1)
@@ -55,6 +56,8 @@ def show_command(context: click.Context, file: Path) -> None:
     """Print the attribute writes that FILE comes to, in the order they are made; the rest as comments."""
     config = checked_config(context, file, open_control(context))
     for device in config.devices:
+        if device.target.text:
+            click.echo(f"# {device.name}: {device.target.text}")
         for write in plan_device(device):
             click.echo(str(write))
         if device.image is not None and device.image.load is not None:
@@ -64,8 +67,14 @@ def show_command(context: click.Context, file: Path) -> None:
         for policy in device.policies:
             options = "".join(f" {key}={value}" for key, value in policy.options.items())
             click.echo(f"# {device.name}: policy {policy.name}{options}")
+        if device.target.writes_per_day is not None:
+            click.echo(f"# {device.name}: its policies write {mebibytes(device.target.writes_per_day * 4096)} a day")
         if device.image is not None and device.image.save is not None:
             click.echo(f"# {device.name}: save {device.image.save} at the end")
+    if config.writes_per_day is not None:
+        click.echo(
+            f"# the policies of all other devices write {mebibytes(config.writes_per_day * 4096)} a day together"
+        )
 
 
 @command.command("import")

@@ -11,7 +11,8 @@ import click
 from ..config import DaemonConfig, absolute_listener
 from ..daemon import logs
 from ..daemon.sockets import VARIABLE, default_socket
-from .common import open_control
+from ..policy_state import default_state_file
+from .common import open_control, open_kernel
 
 FILE = click.Path(path_type=Path)
 
@@ -30,6 +31,14 @@ FILE = click.Path(path_type=Path)
 @click.option("--nbd-client-ca", type=FILE, metavar="FILE", help="Clients need a certificate that one of these signed.")
 @click.option("--http", metavar="tcp:HOST:PORT", help="Serve the control API over TCP too; needs --token-file.")
 @click.option("--token-file", type=FILE, metavar="FILE", help="The bearer token of the API over TCP; mode 0600.")
+@click.option(
+    "--state",
+    type=FILE,
+    metavar="FILE",
+    help="Where daily budgets survive a restart; default: a file named after the config in STATE_DIRECTORY, "
+    "XDG_STATE_HOME/zramcore or /var/lib/zramcore (~/.local/state/zramcore).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Also log the decisions of policies to do nothing.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -42,6 +51,8 @@ def command(
     nbd_client_ca: Path | None,
     http: str | None,
     token_file: Path | None,
+    state: Path | None,
+    verbose: bool,
 ) -> None:
     """Hold devices, run their policies, serve NBD and the control API; in the foreground, one log line an event.
 
@@ -56,8 +67,9 @@ def command(
             raise
         raise click.ClickException(f"the daemon needs {error.name}: pip install 'zramcore[serve]'") from error
     directory = Path.cwd()
+    place = socket_path or default_socket()
     options = service.Options(
-        socket=socket_path or default_socket(),
+        socket=place,
         config=None if config is None else directory / config,
         socket_group=socket_group,
         daemon=DaemonConfig(
@@ -65,10 +77,11 @@ def command(
         ),
         http=http,
         token_file=token_file,
+        state=state or default_state_file(Path(place) if config is None else config),
     )
     control = open_control(context)
-    with logs.structured(sys.stderr):
-        status = service.Service(control, options).run()
+    with logs.structured(sys.stderr, verbose):
+        status = service.Service(control, options, open_kernel()).run()
     sys.stderr.flush()
     if status:
         context.exit(status)

@@ -13,8 +13,9 @@ import click
 
 from ..deployment import Deployment
 from ..image import LoadCancelled
+from ..policy_state import StateFile, default_state_file
 from ..scheduler import Report, Scheduler
-from .common import open_control
+from .common import open_control, open_kernel
 from .config import checked_config
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,26 +28,36 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Shut down by itself after this long."
 )
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where daily budgets survive a restart; default: a file named after CONFIG in STATE_DIRECTORY, "
+    "XDG_STATE_HOME/zramcore or /var/lib/zramcore (~/.local/state/zramcore).",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also print decisions to do nothing.")
 @click.pass_context
-def command(context: click.Context, config: Path, once: bool, duration: float | None, verbose: bool) -> None:
-    """Bring the devices of CONFIG up, run their policies on their schedule, print what they do.
+def command(
+    context: click.Context, config: Path, once: bool, duration: float | None, state: Path | None, verbose: bool
+) -> None:
+    """Bring the devices of CONFIG up, run their policies on their schedule, print what they decide.
 
     SIGINT or SIGTERM shuts down cleanly: policies stop, images are saved, devices are removed. Further signals
     during that are ignored: an image is replaced only when the new one is complete.
     """
     if once and duration is not None:
         raise click.UsageError("--once and --duration exclude each other")
-    control = open_control(context)
+    control, kernel = open_control(context), open_kernel()
     checked = checked_config(context, config, control)
+    kept = StateFile(state or default_state_file(config))
     with _stop_on_signals() as stop:
         try:
-            deployment = Deployment.bring_up(checked, control, cancelled=stop.is_set)
+            deployment = Deployment.bring_up(checked, control, stop.is_set, kernel)
         except LoadCancelled:
             click.echo("stopped before it was ready; images are untouched")
             return
         try:
-            _operate(deployment, stop, once, duration, verbose)
+            _operate(deployment, kept, stop, once, duration, verbose)
         finally:
             for deployed, stored in deployment.take_down():
                 image = deployed.config.image
@@ -54,7 +65,14 @@ def command(context: click.Context, config: Path, once: bool, duration: float | 
         click.echo("stopped")
 
 
-def _operate(deployment: Deployment, stop: threading.Event, once: bool, duration: float | None, verbose: bool) -> None:
+def _operate(
+    deployment: Deployment,
+    kept: StateFile,
+    stop: threading.Event,
+    once: bool,
+    duration: float | None,
+    verbose: bool,
+) -> None:
     """Say what is up and run the policies until it is time to stop."""
 
     def tell(report: Report) -> None:
@@ -62,12 +80,12 @@ def _operate(deployment: Deployment, stop: threading.Event, once: bool, duration
         if not report.error and (verbose or report.writes):
             click.echo(report.decision())
 
-    scheduler = Scheduler(on_report=tell)
+    scheduler = Scheduler(on_report=tell, state=kept)
     policies = deployment.attach(scheduler)
     for deployed in deployment.devices:
         loaded = f", {deployed.loaded} bytes loaded" if deployed.loaded else ""
-        click.echo(f"{deployed.label}: {deployed.device.disksize} bytes{loaded}")
-        for line in deployed.hosting.lines() if deployed.hosting is not None else ():
+        click.echo(f"{deployed.label}: {deployed.disksize} bytes{loaded}")
+        for line in deployed.lines():
             click.echo(f"{deployed.label}: {line}")
     devices = len(deployment.devices)
     click.echo(

@@ -10,6 +10,8 @@ from .check import check, check_file
 from .daemon import DaemonConfig, absolute_listener
 from .model import Config, DeviceConfig, ImageConfig, PolicyConfig, Setting, load_config, read_device
 from .order import ACTIONS, ORDER, Write, plan, plan_device
+from .resolve import resolve
+from .target import TargetConfig
 from .use import UseConfig
 from .where import Where
 
@@ -22,6 +24,7 @@ __all__ = [
     "ImageConfig",
     "PolicyConfig",
     "Setting",
+    "TargetConfig",
     "UseConfig",
     "Where",
     "Write",
@@ -32,4 +35,5 @@ __all__ = [
     "plan",
     "plan_device",
     "read_device",
+    "resolve",
 ]

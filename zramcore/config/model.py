@@ -13,12 +13,13 @@ from .daemon import DAEMON_KEYS, DaemonConfig, read_daemon
 from .document import Document, KeyPath, dotted, read_document
 from .expressions import evaluate, is_expression
 from .paths import absolute_backing, absolute_dict, absolute_path
+from .target import TARGET_KEYS, TargetConfig, read_target, read_writes_per_day, writes_per_day_problems
 from .use import USE_KEYS, UseConfig, read_use
 from .where import Where
 
-DEPLOYMENT_KEYS = ("device", "daemon")
+DEPLOYMENT_KEYS = ("device", "daemon", "writes_per_day")
 PAGE_SIZES = (4096, 16384, 65536)
-DEVICE_KEYS = ("page_size", "image", "policy", *USE_KEYS)
+DEVICE_KEYS = ("page_size", "image", "policy", *TARGET_KEYS, *USE_KEYS)
 """The keys of a device that are not attributes."""
 IMAGE_KEYS = ("load", "save", "optional")
 SIZES = ("disksize", "mem_limit")
@@ -67,16 +68,19 @@ class DeviceConfig:
     policies: tuple[PolicyConfig, ...]
     where: Where
     use: UseConfig = field(default_factory=UseConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A deployment: its devices in file order, and the files it was read from."""
+    """A deployment: its devices in file order, and the files it was read from. `writes_per_day`: units of 4 KiB that
+    the policies of all devices without such a limit of their own may write together in 24 hours; None: any number."""
 
     path: Path
     files: tuple[Path, ...]
     devices: tuple[DeviceConfig, ...]
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    writes_per_day: int | None = None
 
 
 def load_config(path: str | Path) -> Config:
@@ -135,7 +139,15 @@ class _Reader:
             )
         else:
             devices = [self.device(name, table) for name, table in tables.items() if self.is_device(name, table)]
-        return Config(document.path, document.files, tuple(devices), self.daemon()), self.problems
+        return Config(
+            document.path, document.files, tuple(devices), self.daemon(), self.writes_per_day()
+        ), self.problems
+
+    def writes_per_day(self) -> int | None:
+        problems = list(writes_per_day_problems(self.document.tree))
+        for key, reason, hint in problems:
+            self.wrong(reason, key, hint=hint)
+        return None if problems else read_writes_per_day(self.document.tree)
 
     def daemon(self) -> DaemonConfig:
         base = {key: self.document.origin(("daemon", key)).parent for key in DAEMON_KEYS}
@@ -168,7 +180,10 @@ class _Reader:
         image = self.image((*keys, "image"), table["image"]) if "image" in table else None
         policies = self.policies((*keys, "policy"), table.get("policy", []))
         use = self.use(keys, table, image)
-        return DeviceConfig(name, page_size, settings, image, policies, self.where(*keys), use)
+        target, problems = read_target(table)
+        for key, reason, hint in problems:
+            self.wrong(reason, *keys, key, hint=hint)
+        return DeviceConfig(name, page_size, settings, image, policies, self.where(*keys), use, target)
 
     def use(self, keys: KeyPath, table: Mapping[str, Any], image: ImageConfig | None) -> UseConfig:
         where = {key: self.where(*keys, key) for key in USE_KEYS}

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from ..attach.protect import protect_self
-from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, TooLong, ZramError, did_you_mean
+from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, NotSupported, TooLong, ZramError, did_you_mean
 from ..parse import kstrtoint
 from . import metrics, status
 from .creation import parse_policies
@@ -188,13 +188,13 @@ class Api:
         return _lines(member.name for member in self.fleet)
 
     def _list_attributes(self, request: Request, name: str) -> Answer:
-        return _lines(self.fleet.find(name).target.table)
+        return _lines(self.fleet.find(name).target.attributes())
 
     def _show(self, request: Request, name: str, attribute: str) -> Answer:
         return TEXT, self.fleet.find(name).target.show(attribute).encode("utf-8", "surrogateescape")
 
     def _store(self, request: Request, name: str, attribute: str) -> Answer:
-        self.fleet.find(name).target.store(attribute, request.text)
+        self.fleet.find(name).store(attribute, request.text)
         return TEXT, b""
 
     def _list_control(self, request: Request) -> Answer:
@@ -237,7 +237,10 @@ class Api:
         return _json(status.readable(self.fleet.find(name)))
 
     def _map(self, request: Request, name: str) -> Answer:
-        return _json(slot_map(self.fleet.find(name).target.device, kstrtoint(request.query.get("cells", "1024"))))
+        device = self.fleet.find(name).device
+        if device is None:
+            raise NotSupported(f"{name} is the kernel's zram, which has no map", hint="block_state in debugfs")
+        return _json(slot_map(device, kstrtoint(request.query.get("cells", "1024"))))
 
     def _policies(self, request: Request, name: str) -> Answer:
         return _json(status.policies(self.fleet.find(name)))

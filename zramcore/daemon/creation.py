@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..attributes import Attribute
-from ..config import Config, PolicyConfig, Where, absolute_listener, check, read_device
+from ..config import Config, PolicyConfig, Where, absolute_listener, check, read_device, resolve
 from ..config.model import to_text
 from ..errors import ConfigError, InvalidValue, ZramError, did_you_mean
 from ..interfaces import Catalogue
+from ..kernel import KernelControl
 
 KEYS = ("name", "device", "directory", "nbd")
 
@@ -23,7 +24,9 @@ class Creation:
     nbd: tuple[str, ...]
 
 
-def parse_creation(request: object, catalogue: Catalogue, attributes: Mapping[str, Attribute]) -> Creation:
+def parse_creation(
+    request: object, catalogue: Catalogue, attributes: Mapping[str, Attribute], kernel: KernelControl
+) -> Creation:
     """Read ``{"name": ..., "device": {keys of a config file}, "directory": ..., "nbd": [...]}``.
 
     `directory` is what relative paths are relative to. Raises InvalidValue (EINVAL) for the first thing wrong with it.
@@ -45,7 +48,8 @@ def parse_creation(request: object, catalogue: Catalogue, attributes: Mapping[st
         config, problems = read_device(name, table, Path(directory))
     except ConfigError as error:
         raise _plain(error, name) from error
-    problems = problems or check(config, catalogue, attributes)
+    config = resolve(config, kernel)
+    problems = problems or check(config, catalogue, attributes, kernel)
     if problems:
         raise _plain(problems[0], name)
     return Creation(config, tuple(absolute_listener(spec, Path(directory)) for spec in nbd))

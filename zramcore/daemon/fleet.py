@@ -1,13 +1,14 @@
 """Fleet: the devices of a daemon, with the labels, policies and images that the kernel's control class has not.
 
-Every device has the kernel's name, zramN. One that came from a config file or `create` has a label too, unless that
-is the same; both name it. A label of the form zramN must be the device's own name: no name ever means two devices.
+Every device has the kernel's name, zramN; one of the kernel's own zram is kernel:zramN. One that came from a config
+file or `create` has a label too, unless that is the same; both name it. A label of the form zramN must be the device's
+own name, the kernel's too: no name ever means two devices.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import itertools
 import logging
 import re
 import threading
@@ -15,10 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..allowance import DailyBudget
 from ..config import Config, DeviceConfig, PolicyConfig
 from ..control import Control, Target
-from ..deployment import Deployed, Deployment
-from ..errors import DeviceBusy, InvalidValue, NoBackingDevice, ZramError, did_you_mean
+from ..deployed import AnyDeployed, Deployed, KernelDeployed, of_device
+from ..deployment import Deployment, budget_of
+from ..device import Device
+from ..errors import DeviceBusy, InvalidValue, NoBackingDevice, NotPermitted, ZramError, did_you_mean
+from ..kernel import KernelControl, KernelDevice
+from ..policy_state import StateFile
 from .logs import event
 from .policies import PolicyRunner
 
@@ -27,21 +33,21 @@ Origin = Literal["config", "create", "hot_add"]
 _KERNEL_NAME = re.compile(r"zram[0-9]+", re.ASCII)
 
 
+AS_IT_IS = ("idle", "writeback", "recompress", "compact", "mem_used_max", "writeback_limit", "writeback_limit_enable")
+"""What is written to a device that somebody else set up; its configuration is theirs."""
+
+
 @dataclass
 class Member:
-    """One device of the fleet. `deployment` and `config` are None for one that hot_add made."""
+    """One device of the fleet. `name`: zramN, or kernel:zramN. `deployed` and `config` are None for one that hot_add
+    made."""
 
-    id: int
-    target: Target
+    name: str
+    target: Target | KernelDevice
     origin: Origin
     runner: PolicyRunner
-    deployment: Deployment | None = None
+    deployed: AnyDeployed | None = None
     config: DeviceConfig | None = None
-
-    @property
-    def name(self) -> str:
-        """The kernel's name: zramN."""
-        return self.target.name
 
     @property
     def label(self) -> str:
@@ -49,10 +55,38 @@ class Member:
         return self.config.name if self.config is not None else self.name
 
     @property
+    def order(self) -> tuple[bool, int]:
+        """Where it stands among others: zramcore devices by number, then the kernel's."""
+        return self.device is None, int(self.target.name.removeprefix("zram"))
+
+    @property
+    def device(self) -> Device | None:
+        """The zramcore device; None for one of the kernel's zram."""
+        return self.target.device if isinstance(self.target, Target) else None
+
+    @property
     def uris(self) -> list[str]:
         """Where the config has it served; the daemon's own NBD servers are others."""
-        devices = self.deployment.devices if self.deployment is not None else []
-        return [uri for deployed in devices if deployed.hosting is not None for uri in deployed.hosting.uris]
+        hosting = self.deployed.hosting if isinstance(self.deployed, Deployed) else None
+        return hosting.uris if hosting is not None else []
+
+    def store(self, attribute: str, text: str) -> None:
+        """Write an attribute, as a client asks for it. Raises NotPermitted (EACCES) for the configuration of a device
+        that somebody else set up, and as `Target.store`."""
+        if isinstance(self.deployed, KernelDeployed) and not self.deployed.ours and attribute not in AS_IT_IS:
+            hint = f"change it where it is set up, or by hand: {self.target.name} in /sys/block"
+            raise NotPermitted(f"{self.label} was set up by somebody else", attribute=attribute, hint=hint)
+        self.target.store(attribute, text)
+
+    def interrupt(self) -> None:
+        """Have the pass that runs end after the batch it is at, where it can be told."""
+        if self.device is not None:
+            self.device.stop_pass.set()
+
+    def go_on(self) -> None:
+        """Let passes run again."""
+        if self.device is not None:
+            self.device.stop_pass.clear()
 
 
 class LabelTaken(ZramError):
@@ -74,20 +108,32 @@ def _nobody(name: str) -> None:
 class Fleet:
     """The devices on a control. Looking is never held up by a change; changes are made one at a time.
 
-    `on_removed` is called with the kernel's name of each device that is gone, however it went.
+    `on_removed` is called with the name of each device that is gone, however it went. `kernel`: the kernel's own
+    zram; `state`: where policies keep what outlives the daemon.
     """
 
-    def __init__(self, control: Control, on_removed: Callable[[str], None] = _nobody) -> None:
+    def __init__(
+        self,
+        control: Control,
+        on_removed: Callable[[str], None] = _nobody,
+        *,
+        kernel: KernelControl | None = None,
+        state: StateFile | None = None,
+    ) -> None:
         self.control = control
+        self.kernel = kernel or KernelControl()
+        self.writes_per_day: DailyBudget | None = None
+        """What the policies of all devices of the file may write in a day together, but those with their own limit."""
         self._on_removed = on_removed
+        self._state = state
         self._closed = False
-        self._members: dict[int, Member] = {}
+        self._members: dict[str, Member] = {}
         self._change = threading.RLock()
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Member]:
-        return iter(sorted(self._members.values(), key=lambda member: member.id))
+        return iter(sorted(self._members.values(), key=lambda member: member.order))
 
     def find(self, name: str) -> Member:
         """The device called so, by the kernel's name or its label. Raises NoBackingDevice (ENODEV)."""
@@ -106,7 +152,8 @@ class Fleet:
             self._check_open()
             number = self.control.hot_add()
             target = self.control.target(f"zram{number}")
-            self._members[number] = Member(number, target, "hot_add", PolicyRunner(target))
+            runner = PolicyRunner(target, self.control.catalogue, state=self._state)
+            self._members[target.name] = Member(target.name, target, "hot_add", runner)
         event("device_added", device=target.name, origin="hot_add")
         return number
 
@@ -114,7 +161,7 @@ class Fleet:
         """Reset and delete a device, as the kernel does: nothing is saved. Raises as `Control.hot_remove`."""
         with self._change:
             self.control.hot_remove(number)
-            self._forget(number)
+            self._forget(f"zram{number}")
         event("device_removed", device=f"zram{number}", saved="no")
 
     # Deployed devices -------------------------------------------------------------------------------------------------
@@ -128,10 +175,12 @@ class Fleet:
         """
         with self._change:
             self._check_open()
-            self._check_labels([device.name for device in config.devices])
-            deployment = Deployment.bring_up(config, self.control, cancelled)
+            self._check_labels(config.devices)
+            deployment = Deployment.bring_up(config, self.control, cancelled, self.kernel)
+            if origin == "config":
+                self.share_writes_per_day(config.writes_per_day)
             members = [self._member(deployed, origin) for deployed in deployment.devices]
-            self._members |= {member.id: member for member in members}
+            self._members |= {member.name: member for member in members}
             try:
                 for member, deployed in zip(members, deployment.devices, strict=True):
                     event(
@@ -139,7 +188,7 @@ class Fleet:
                         device=member.name,
                         label=member.label,
                         origin=origin,
-                        disksize=member.target.device.disksize,
+                        disksize=deployed.disksize,
                         loaded=deployed.loaded or None,
                         policies=len(deployed.config.policies),
                     )
@@ -154,25 +203,24 @@ class Fleet:
         """Stop the policies, save the image if its config says so (and `save`), reset and remove the device; the bytes
         that the image stores, or None. Raises ZramError, and then the device is up as before."""
         with self._change:
-            if self._members.get(member.id) is not member:
+            if self._members.get(member.name) is not member:
                 raise NoBackingDevice(f"{member.label} is gone already")
-            if member.deployment is not None:
-                member.deployment.release()  # what its config attached
-            device = member.target.device
-            if device.holders:
+            if member.deployed is not None and member.device is not None:
+                member.deployed.release()  # what its config attached
+            if member.device is not None and member.device.holders:
                 raise DeviceBusy(
-                    f"{member.label} is open {device.holders} times", hint="disconnect its clients or detach it first"
+                    f"{member.label} is open {member.device.holders} times",
+                    hint="disconnect its clients or detach it first",
                 )
-            device.stop_pass.set()
+            member.interrupt()
             try:
                 member.runner.stop()
-                saved = self._remove(member, save)
+                stored = self._remove(member, save)
             except BaseException:
-                device.stop_pass.clear()
+                member.go_on()
                 member.runner.resume()
                 raise
-            self._forget(member.id)
-        stored = saved[0][1] if saved else None
+            self._forget(member.name)
         event("device_removed", device=member.name, label=member.label, saved="no" if stored is None else stored)
         return stored
 
@@ -188,9 +236,25 @@ class Fleet:
         """Remember what a device's config is by now; what it says of the image counts when the device goes."""
         with self._change:
             member.config = config
-            if member.deployment is not None:
-                deployed = member.deployment.devices[0]
-                member.deployment.devices = [replace(deployed, config=config)]
+            if member.deployed is not None:
+                member.deployed = replace(member.deployed, config=config)
+
+    def share_writes_per_day(self, units: int | None) -> None:
+        """The limit of the file for all its devices that have none of their own, in units of 4 KiB; None: no limit."""
+        with self._change:
+            if units is None or self.writes_per_day is None:
+                self.writes_per_day = None if units is None else DailyBudget(units)
+            else:
+                self.writes_per_day.limit = units  # what was written today counts on
+            for member in self:
+                if member.config is not None and member.origin == "config":
+                    member.runner.share(self._budget(member, member.config))
+
+    def set_writes_per_day(self, member: Member, config: DeviceConfig) -> None:
+        """Have a device's own limit as `config` says."""
+        with self._change:
+            self.configured(member, config)
+            member.runner.share(self._budget(member, config))
 
     def close(self) -> list[str]:
         """Take every device down; what could not be done, one sentence each. The others are saved all the same.
@@ -200,15 +264,14 @@ class Fleet:
         with self._change:  # waits for one that is coming up
             self._closed = True
         for member in reversed(list(self)):
-            member.target.device.stop_pass.set()  # all at once, so that nobody waits for another's pass
+            member.interrupt()  # all at once, so that nobody waits for another's pass
         for member in reversed(list(self)):
             try:
                 self.take_down(member)
             except ZramError as error:
                 failures.append(f"{member.label}: {error}")
-                if member.deployment is not None:
-                    with contextlib.suppress(ZramError):  # it stays, but its image is saved
-                        member.deployment.take_down()
+                if member.deployed is not None:
+                    member.deployed.take_down(self.control)  # it stays, but its image is saved
                 event("device_stays", level=logging.ERROR, device=member.name, label=member.label, error=error)
         return failures
 
@@ -218,17 +281,41 @@ class Fleet:
         if self._closed:
             raise Stopping("the daemon is stopping")
 
-    def _member(self, deployed: Deployed, origin: Origin) -> Member:
-        runner = PolicyRunner(deployed.target)
-        alone = Deployment(self.control, [deployed])
-        return Member(deployed.id, deployed.target, origin, runner, alone, deployed.config)
+    def _member(self, deployed: AnyDeployed, origin: Origin) -> Member:
+        config = deployed.config
+        name = deployed.name if isinstance(deployed, KernelDeployed) else deployed.target.name
+        shared = self.writes_per_day if origin == "config" else None
+        runner = PolicyRunner(
+            deployed.target,
+            self.control.catalogue,
+            label=config.name,
+            name=name,
+            state=self._state,
+            daily=budget_of(config, shared),
+        )
+        return Member(name, deployed.target, origin, runner, deployed, config)
 
-    def _check_labels(self, labels: Sequence[str]) -> None:
+    def _budget(self, member: Member, config: DeviceConfig) -> DailyBudget | None:
+        """The budget a device has by its config; the one it has, where only the limit is another."""
+        budget = budget_of(config, self.writes_per_day if member.origin == "config" else None)
+        running = member.runner.daily
+        if budget is None or running is None or budget.name != running.name:
+            return budget
+        running.limit = budget.limit
+        return running
+
+    def _check_labels(self, devices: Sequence[DeviceConfig]) -> None:
         taken = {name: member for member in self for name in (member.name, member.label)}
-        free = (number for number in range(len(taken) + len(labels) + 1) if number not in self.control.devices)
-        for label, number in zip(labels, free, strict=False):
+        others = {device.name for device in devices if device.target.is_kernel}
+        used = {*self.control.devices, *self.control.avoided}
+        free = (n for n in itertools.count() if n not in used and f"zram{n}" not in others)
+        for device in devices:
+            label = device.name
             if label in taken:
                 raise LabelTaken(f"there is a device {label} already", attribute=label)
+            if device.target.is_kernel:
+                continue
+            number = next(free)
             if _KERNEL_NAME.fullmatch(label) and label != f"zram{number}":
                 raise InvalidValue(
                     f"{label} is the name of another id: this device will be zram{number}",
@@ -236,15 +323,18 @@ class Fleet:
                     hint="use that, or a name of your own that is not zramN",
                 )
 
-    def _remove(self, member: Member, save: bool) -> list[tuple[Deployed, int]]:
-        if member.deployment is None or not save:
+    def _remove(self, member: Member, save: bool) -> int | None:
+        if member.deployed is None:
             member.target.store("reset", "1")
-            self.control.hot_remove(member.id)
-            return []
-        return member.deployment.take_down()
+            self.control.hot_remove(member.order[1])
+            return None
+        result = member.deployed.take_down(self.control, save=save)
+        if result.error is not None:
+            raise of_device(member.deployed.label, result.error)
+        return result.stored
 
-    def _forget(self, number: int) -> None:
-        member = self._members.pop(number, None)
+    def _forget(self, name: str) -> None:
+        member = self._members.pop(name, None)
         if member is not None:
             member.runner.stop()
             self._on_removed(member.name)

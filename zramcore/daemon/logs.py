@@ -17,7 +17,7 @@ LOGGER = "zramcore"
 log = logging.getLogger("zramcore.daemon")
 
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
-_PRIORITIES = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
+_PRIORITIES = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """Syslog's numbers, as sd-daemon(3) wants them in front of a line."""
 
 
@@ -67,14 +67,17 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def structured(stream: IO[str]) -> Iterator[None]:
-    """While it lasts, everything that zramcore and its HTTP server log goes to `stream` as structured lines only."""
+def structured(stream: IO[str], verbose: bool = False) -> Iterator[None]:
+    """While it lasts, everything that zramcore and its HTTP server log goes to `stream` as structured lines only.
+
+    `verbose`: events of level debug too.
+    """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(KeyValue(journal=bool(os.environ.get("JOURNAL_STREAM"))))
     handler.addFilter(_is_news)
     loggers = [logging.getLogger(name) for name in (LOGGER, "waitress")]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    for logger, level in zip(loggers, (logging.INFO, logging.ERROR), strict=True):
+    for logger, level in zip(loggers, (logging.DEBUG if verbose else logging.INFO, logging.ERROR), strict=True):
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
     try:

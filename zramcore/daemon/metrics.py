@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ..errors import NoSuchAttribute
 from . import status
 from .fleet import Fleet, Member
 
@@ -84,6 +86,8 @@ class FleetCollector:
         for stat in _STATS:
             family = _family(f"zramcore_{stat.metric}", stat.help, ("device", "label"), stat.counter)
             for member, found in figures:
+                if stat.column not in found.get(stat.file, {}):
+                    continue  # an older kernel's zram does not count it
                 family.add_metric(_names(member), found[stat.file][stat.column] * stat.scale)
             yield family
         for field, metric, text, counter in _POLICY:
@@ -103,15 +107,16 @@ def _settings(members: list[Member]) -> Iterator[Metric]:
     opened = GaugeMetricFamily("zramcore_open", "How often the device is open.", labels=("device", "label"))
     for member in members:
         show = member.target.show
-        made_of = [status.chosen(show("comp_algorithm")), status.chosen(show("allocator")), show("backing_dev").strip()]
+        made_of = [status.chosen(show("comp_algorithm")), status.allocator(member), status.backing_dev(member)]
         info.add_metric([*_names(member), member.origin, *made_of], 1)
-        opened.add_metric(_names(member), member.target.device.holders)
+        opened.add_metric(_names(member), status.holders(member))
     yield info
     yield opened
     for attribute, metric, text, scale in _SETTINGS:
         family = GaugeMetricFamily(f"zramcore_{metric}", text, labels=("device", "label"))
         for member in members:
-            family.add_metric(_names(member), int(member.target.show(attribute)) * scale)
+            with contextlib.suppress(NoSuchAttribute):  # not every kernel has it
+                family.add_metric(_names(member), int(member.target.show(attribute)) * scale)
         yield family
 
 

@@ -66,8 +66,8 @@ class NbdHosts:
         return [server.address for only, server in list(self._servers) if only is None]
 
     def uris(self, member: Member) -> list[str]:
-        """The NBD URIs of a device; none before it has a disksize."""
-        if not member.target.device.initialized:
+        """The NBD URIs of a device; none before it has a disksize, and none of the kernel's."""
+        if member.device is None or not member.device.initialized:
             return []
         return [server.uri(member.name) for only, server in list(self._servers) if only in (None, member.name)]
 

@@ -12,12 +12,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..allowance import DailyBudget
 from ..config import PolicyConfig
 from ..control import Target
 from ..errors import InvalidValue, ZramError
-from ..interfaces import WritebackPolicy
+from ..interfaces import Catalogue, WritebackPolicy
+from ..kernel import KernelDevice
+from ..policy_state import StateFile
 from ..scheduler import Report, Scheduler
-from .logs import event
+from .logs import event, log
 
 
 @dataclass
@@ -41,10 +44,25 @@ class Record:
 
 
 class PolicyRunner:
-    """Runs policies on a target from `replace` until `stop`."""
+    """Runs policies on a target from `replace` until `stop`. `name` and `label` are what the fleet calls it; `daily`:
+    what its policies may write in 24 hours."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(
+        self,
+        target: Target | KernelDevice,
+        catalogue: Catalogue,
+        *,
+        name: str = "",
+        label: str = "",
+        state: StateFile | None = None,
+        daily: DailyBudget | None = None,
+    ) -> None:
         self.target = target
+        self.catalogue = catalogue
+        self.name = name or target.name
+        self.label = label or self.name
+        self.daily = daily
+        self._state = state
         self.configs: tuple[PolicyConfig, ...] = ()
         self.records: dict[str, Record] = {}
         self._scheduler: Scheduler | None = None
@@ -52,7 +70,18 @@ class PolicyRunner:
 
     def make(self, configs: Sequence[PolicyConfig]) -> list[WritebackPolicy]:
         """The policy objects. Raises InvalidValue (EINVAL) naming what is wrong."""
-        return [make_policy(self.target, config) for config in configs]
+        return [make_policy(self.catalogue, self.target, config) for config in configs]
+
+    def share(self, daily: DailyBudget | None) -> None:
+        """Have the policies write within this budget from now on."""
+        with self._lock:
+            if daily is self.daily:
+                return
+            self.daily = daily
+            if self._scheduler is not None:
+                policies = self.make(self.configs)
+                self._halt()
+                self._start(policies)
 
     def replace(self, configs: Sequence[PolicyConfig]) -> None:
         """Run these policies and no others. Raises InvalidValue, and then those that ran before still do.
@@ -73,7 +102,7 @@ class PolicyRunner:
                 try:
                     self._start(self.make(self.configs))
                 except ZramError as error:
-                    event("policies_stay_off", level=logging.ERROR, device=self.target.name, error=error)
+                    event("policies_stay_off", level=logging.ERROR, device=self.name, error=error)
 
     def stop(self) -> None:
         """Stop them, after a tick in progress; their records stay."""
@@ -83,9 +112,9 @@ class PolicyRunner:
     def _start(self, policies: Sequence[WritebackPolicy]) -> None:
         if not policies:
             return
-        scheduler = Scheduler(on_report=self._report)
+        scheduler = Scheduler(on_report=self._report, state=self._state)
         for policy in policies:
-            scheduler.add(self.target, policy)
+            scheduler.add(self.target, policy, self.daily, self.label)
         self._scheduler = scheduler
         scheduler.start()
 
@@ -95,7 +124,7 @@ class PolicyRunner:
             scheduler.stop()
 
     def _report(self, report: Report) -> None:
-        """On the scheduler's thread: count, and log what did something or failed."""
+        """On the scheduler's thread: count and log, decisions to do nothing for those who want to see everything."""
         record = self.records.get(report.policy)
         if record is not None:
             record.ticks += 1
@@ -106,12 +135,14 @@ class PolicyRunner:
             record.written_back += report.written_back or 0
             record.last_at = time.time()
             record.last_reason, record.last_error, record.next_in = report.reason, report.error, report.next_in
-        if report.writes or report.error:
+        level = logging.WARNING if report.error else logging.INFO if report.writes else logging.DEBUG
+        if log.isEnabledFor(level):
             event(
                 "policy",
-                level=logging.WARNING if report.error else logging.INFO,
-                device=report.target,
+                level=level,
+                device=self.name,
                 policy=report.policy,
+                decision=report.explanation(),
                 writes=", ".join(f"{write.attribute}={write.value}" for write in report.writes) or None,
                 ended=next((write.ended for write in report.writes if write.ended), None),
                 freed=report.freed,
@@ -121,16 +152,15 @@ class PolicyRunner:
             )
 
 
-def make_policy(target: Target, config: PolicyConfig) -> WritebackPolicy:
+def make_policy(catalogue: Catalogue, target: Target | KernelDevice, config: PolicyConfig) -> WritebackPolicy:
     """A policy for the target. Raises InvalidValue (EINVAL) for an unknown name, an option it does not take, or one
-    that writes pages back where there is no backing device."""
-    catalogue = target.device.catalogue
+    that writes pages back where there is no backing device; on the kernel's zram it says that itself."""
     kind = catalogue.policies.get(config.name)
     if kind is None:
         hint = catalogue.hint("policies", config.name)
         raise InvalidValue(f"there is no policy {config.name!r}", attribute="policy", value=config.name, hint=hint)
     policy = kind(config.options)
-    if "writeback" in policy.writes and target.device.backing is None:
+    if "writeback" in policy.writes and isinstance(target, Target) and target.device.backing is None:
         raise InvalidValue(
             f"policy {config.name} writes pages back, but {target.name} has no backing_dev",
             attribute="policy",

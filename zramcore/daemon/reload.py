@@ -12,16 +12,20 @@ from typing import Any, Literal
 
 from ..config import ORDER, Config, DeviceConfig, Setting
 from ..config.order import BEFORE_DISKSIZE
+from ..config.target import UNIT
+from ..deployed import KernelDeployed
 from ..errors import ZramError
+from ..policy_report import mebibytes
 from .creation import names
 from .fleet import Fleet, Member
+from .status import all_stats
 
 DEFAULTS = {"mem_limit": "0", "writeback_limit": "0", "writeback_limit_enable": "0", "writeback_batch_size": "32"}
 """What a setting goes back to when its line is taken out of the file."""
 
 EARLY = (*BEFORE_DISKSIZE, "disksize")
 
-Kind = Literal["add", "remove", "set", "policies", "image", "use", "page_size", "daemon"]
+Kind = Literal["add", "remove", "set", "policies", "budget", "image", "use", "target", "page_size", "daemon"]
 
 
 @dataclass
@@ -53,6 +57,9 @@ def plan(fleet: Fleet, config: Config) -> list[Change]:
             changes.append(Change(device.name, "add", refused=reason))
         else:
             changes += _differences(member, member.config, device)
+    shared = None if fleet.writes_per_day is None else fleet.writes_per_day.limit
+    if shared != config.writes_per_day and (members or config.devices):
+        changes.append(Change("", "budget", "writes_per_day", _size(shared), _size(config.writes_per_day)))
     wanted = {device.name for device in config.devices}
     changes += [
         Change(member.label, "remove", refused=_why_it_stays(member))
@@ -80,7 +87,9 @@ def apply(fleet: Fleet, config: Config, cancelled: Callable[[], bool] = lambda: 
 def _make(
     fleet: Fleet, change: Change, device: DeviceConfig | None, config: Config, cancelled: Callable[[], bool]
 ) -> None:
-    if device is None:
+    if change.kind == "budget" and not change.device:
+        fleet.share_writes_per_day(config.writes_per_day)
+    elif device is None:
         fleet.take_down(fleet.find(change.device))
     elif change.kind == "add":
         fleet.bring_up(replace(config, devices=(device,)), cancelled=cancelled)
@@ -89,7 +98,9 @@ def _make(
         running = member.config
         if running is None:
             raise ZramError(f"{change.device} is no longer the file's")
-        if change.kind == "policies":
+        if change.kind == "budget":
+            fleet.set_writes_per_day(member, replace(running, target=device.target))
+        elif change.kind == "policies":
             fleet.set_policies(member, device.policies)
         elif change.kind == "image":
             fleet.configured(member, replace(running, image=device.image))
@@ -110,6 +121,8 @@ def _set(fleet: Fleet, member: Member, running: DeviceConfig, key: str, setting:
 
 def _differences(member: Member, running: DeviceConfig, wanted: DeviceConfig) -> Iterator[Change]:
     label = member.label
+    if _what(running) != _what(wanted):
+        yield Change(label, "target", "target", _what(running), _what(wanted), _ANEW)
     if running.page_size != wanted.page_size:
         yield Change(label, "page_size", "page_size", str(running.page_size), str(wanted.page_size), _ANEW)
     known = [key for key in ORDER if key in running.settings or key in wanted.settings]
@@ -120,6 +133,9 @@ def _differences(member: Member, running: DeviceConfig, wanted: DeviceConfig) ->
             yield Change(label, "set", key, _text(before), _text(after), _why_not_live(member, key, after))
     if _policies(running) != _policies(wanted):
         yield Change(label, "policies", "policy", names(running.policies), names(wanted.policies))
+    before_budget, after_budget = running.target.writes_per_day, wanted.target.writes_per_day
+    if before_budget != after_budget:
+        yield Change(label, "budget", "writes_per_day", _size(before_budget), _size(after_budget))
     if _image(running) != _image(wanted):
         yield Change(label, "image", "image", _image(running), _image(wanted))
     if running.use.text() != wanted.use.text():
@@ -130,7 +146,7 @@ _ANEW = "a device has it from its beginning: take the device out of the file, re
 
 
 def _why_not_live(member: Member, key: str, after: Setting | None) -> str:
-    if key in EARLY and member.target.device.initialized:
+    if key in EARLY and member.target.initialized:
         return f"{key} cannot change while the device is initialised; {_ANEW}"
     if after is None and key not in DEFAULTS:
         return f"{key} has no default to go back to; {_ANEW}"
@@ -138,7 +154,9 @@ def _why_not_live(member: Member, key: str, after: Setting | None) -> str:
 
 
 def _why_it_stays(member: Member) -> str:
-    device = member.target.device
+    device = member.device
+    if device is None:
+        return _why_the_kernels_stays(member)
     if device.holders:
         return f"it is open {device.holders} times: disconnect its clients or detach it first"
     image = member.config.image if member.config is not None else None
@@ -148,6 +166,16 @@ def _why_it_stays(member: Member) -> str:
             f"it holds {stored * device.page_size} bytes that no image would save; "
             f"`zramcore remove {member.label}` discards them"
         )
+    return ""
+
+
+def _why_the_kernels_stays(member: Member) -> str:
+    deployed = member.deployed
+    if not isinstance(deployed, KernelDeployed) or not deployed.ours:
+        return ""  # it goes on without us
+    stored = all_stats(member)["mm_stat"]["orig_data_size"]
+    if stored and (deployed.use is None or not deployed.use.swap):  # swapoff takes everything back
+        return f"it holds {stored} bytes that would be lost; `zramcore remove {member.label}` discards them"
     return ""
 
 
@@ -161,6 +189,15 @@ def _image(config: DeviceConfig) -> str:
         return ""
     parts = [f"{key}={path}" for key, path in (("load", image.load), ("save", image.save)) if path is not None]
     return " ".join(parts + ["optional"] * image.optional)
+
+
+def _what(config: DeviceConfig) -> str:
+    """Whose device it is; not why ``auto`` came to that."""
+    return replace(config.target, why="").text
+
+
+def _size(units: int | None) -> str:
+    return "" if units is None else mebibytes(units * UNIT)
 
 
 def _text(setting: Setting | None) -> str:

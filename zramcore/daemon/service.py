@@ -26,7 +26,9 @@ from ..config import Config, DaemonConfig, check_file
 from ..control import Control
 from ..errors import InvalidValue, ZramError
 from ..image import LoadCancelled
+from ..kernel import KernelControl
 from ..nbd import activated, server_context
+from ..policy_state import StateFile
 from .api import Api
 from .creation import parse_creation
 from .fleet import Fleet, Member
@@ -52,6 +54,7 @@ class Options:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     http: str | None = None
     token_file: Path | None = None
+    state: Path | None = None
 
 
 class ConfigRefused(InvalidValue):
@@ -61,14 +64,16 @@ class ConfigRefused(InvalidValue):
 class Service:
     """A daemon over a control. `run` is all of its life."""
 
-    def __init__(self, control: Control, options: Options) -> None:
+    def __init__(self, control: Control, options: Options, kernel: KernelControl | None = None) -> None:
         self.control = control
+        self.kernel = kernel or KernelControl()
         self.options = options
         self.started = time.time()
         self.http: str | None = None
         """The URL of the API over TCP, when it was asked for."""
         self._hosts = NbdHosts(control)
-        self.fleet = Fleet(control, on_removed=self._hosts.forget)
+        kept = StateFile(options.state) if options.state is not None else None
+        self.fleet = Fleet(control, self._hosts.forget, kernel=self.kernel, state=kept)
         self._web: list[WebServer] = []
         self._daemon = options.daemon
         self._notifier = Notifier()
@@ -128,8 +133,8 @@ class Service:
             host, port = tcp.getsockname()[:2]
             self.http = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             event("api_listening", address=self.http, token=self.options.token_file)
-        event("ready", devices=len(self.control.devices))
-        self._notifier.ready(f"{len(self.control.devices)} devices")
+        event("ready", devices=len(list(self.fleet)))
+        self._notifier.ready(f"{len(list(self.fleet))} devices")
 
     def _wait(self) -> None:
         while not self._stop.is_set():
@@ -148,7 +153,7 @@ class Service:
         """Stop in the order that loses nothing; what could not be done, one sentence each."""
         control_socket.unlink()
         for member in self.fleet:
-            member.target.device.stop_pass.set()  # a request that waits for a pass ends, with EINTR
+            member.interrupt()  # a request that waits for a pass ends, with EINTR
         for server in self._web:
             server.close()
         # a mount of what ends here would be left without its device
@@ -178,7 +183,7 @@ class Service:
         file = self.options.config
         if file is None:
             return None
-        config, problems = check_file(file, self.control.catalogue, self.control.attributes)
+        config, problems = check_file(file, self.control.catalogue, self.control.attributes, self.kernel)
         for problem in problems:
             fields = {"file": problem.file, "key": problem.key or None, "hint": problem.hint or None}
             event("config_problem", level=logging.ERROR, reason=problem.reason, **fields)
@@ -212,7 +217,7 @@ class Service:
 
     def create(self, request: object) -> Member:
         """Make the device that a request asks for: checked first, and nothing is left behind when it fails."""
-        wanted = parse_creation(request, self.control.catalogue, self.control.attributes)
+        wanted = parse_creation(request, self.control.catalogue, self.control.attributes, self.kernel)
         listeners = self._hosts.listen(wanted.nbd)
         try:
             (member,) = self.fleet.bring_up(wanted.config, "create", self._stop.is_set)
@@ -253,7 +258,7 @@ class Service:
             try:
                 changes = self._compare(apply(self.fleet, config, self._stop.is_set), config)
             finally:
-                self._notifier.ready(f"{len(self.control.devices)} devices")
+                self._notifier.ready(f"{len(list(self.fleet))} devices")
         for change in changes:
             fields: Mapping[str, Any] = {key: value or None for key, value in change.as_dict().items()}
             level = logging.WARNING if change.refused else logging.INFO

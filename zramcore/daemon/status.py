@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from ..errors import ZramError
+from ..attach.tables import is_swap, mounts_of
+from ..attributes import ATTRIBUTES
+from ..deployed import KernelDeployed
+from ..errors import NoSuchAttribute, ZramError
+from ..kernel import KernelDevice
 from .fleet import Member
 
 STAT_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -27,12 +32,25 @@ STAT_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def stats(member: Member) -> dict[str, dict[str, int]]:
-    """The stats files of a device as numbers; they never wait for a pass."""
+    """The stats files of a device as numbers, those that it has. Ours never wait for a pass; those of a kernel since
+    7.0 do."""
     found = {}
     for attribute, names in STAT_COLUMNS.items():
-        columns = member.target.show(attribute).split()
+        try:
+            columns = member.target.show(attribute).split()
+        except NoSuchAttribute:
+            continue
         found[attribute] = {name: int(text) for name, text in zip(names, columns, strict=False) if name}
     return found
+
+
+def all_stats(member: Member) -> dict[str, dict[str, int]]:
+    """`stats` with every column: what an older kernel does not count is 0."""
+    found = stats(member)
+    return {
+        attribute: {name: 0 for name in names if name} | found.get(attribute, {})
+        for attribute, names in STAT_COLUMNS.items()
+    }
 
 
 def chosen(listing: str) -> str:
@@ -42,22 +60,46 @@ def chosen(listing: str) -> str:
 
 def device(member: Member) -> dict[str, Any]:
     """A device as JSON; sizes in bytes, bd_stat in units of 4 KiB, pages in pages."""
-    show = member.target.show
+    show, ours = member.target.show, member.device
     return {
         "name": member.name,
         "label": member.label,
         "origin": member.origin,
-        "initialized": member.target.device.initialized,
+        "target": "kernel" if ours is None else "zramcore",
+        "initialized": member.target.initialized,
         "disksize": int(show("disksize")),
-        "page_size": member.target.device.page_size,
+        "page_size": os.sysconf("SC_PAGE_SIZE") if ours is None else ours.page_size,
         "comp_algorithm": chosen(show("comp_algorithm")),
-        "allocator": chosen(show("allocator")),
-        "backing_dev": show("backing_dev").strip(),
-        "open": member.target.device.holders,
-        **stats(member),
+        "allocator": allocator(member),
+        "backing_dev": backing_dev(member),
+        "open": holders(member),
+        **all_stats(member),
+        "node": member.deployed.lines() if isinstance(member.deployed, KernelDeployed) else [],
+        "writes_per_day": None if member.runner.daily is None else member.runner.daily.limit,
         "policies": policies(member),
         "image": _image(member),
     }
+
+
+def allocator(member: Member) -> str:
+    """What keeps its objects; the kernel has one."""
+    return "zsmalloc" if member.device is None else chosen(member.target.show("allocator"))
+
+
+def backing_dev(member: Member) -> str:
+    """What backing_dev shows; none on a kernel without."""
+    try:
+        return member.target.show("backing_dev").strip()
+    except NoSuchAttribute:
+        return "none"
+
+
+def holders(member: Member) -> int:
+    """How often it is open; for a device of the kernel 1 where it is mounted or swapped to."""
+    if member.device is not None:
+        return member.device.holders
+    node = member.target.node if isinstance(member.target, KernelDevice) else ""
+    return int(is_swap(node) or bool(mounts_of(node)))
 
 
 def policies(member: Member) -> list[dict[str, Any]]:
@@ -72,8 +114,8 @@ def policies(member: Member) -> list[dict[str, Any]]:
 def readable(member: Member) -> dict[str, str]:
     """Every attribute that can be read, but for block_state, which is as long as the device is full."""
     found = {}
-    for name, attribute in member.target.table.items():
-        if attribute.show is None or name == "block_state":
+    for name in member.target.attributes():
+        if name == "block_state" or (name in ATTRIBUTES and ATTRIBUTES[name].show is None):
             continue
         try:
             found[name] = member.target.show(name)

@@ -1,13 +1,23 @@
-"""A plain directory tree in the shape of sysfs, with a zram that has everything: for tests without such a kernel.
+"""A directory tree in the shape of sysfs, with a zram that has everything: for tests without such a kernel.
 
-Files keep what is written to them, whatever it is: a tree has no kernel behind it. What it shows is that the right
-texts reach the right files, and what happens where a file is missing.
+Files of a plain tree keep what is written to them, whatever it is. What it shows is that the right texts reach the
+right files, and what happens where a file is missing. `LivingTree` has zramcore devices behind the files: writes do
+what the kernel's do, and are refused as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from unittest import mock
+
+from .. import kernel
+from ..control import Control
+from ..errors import ZramError
+from ..interfaces import Catalogue
 
 FILES = {
     "algorithm_params": "",
@@ -62,3 +72,73 @@ def add_device(root: Path, name: str, missing: Iterable[str] = ()) -> Path:
         state.mkdir(parents=True)
         (state / "block_state").write_text(BLOCK_STATE)
     return device
+
+
+class LivingTree:
+    """A tree whose devices live: what KernelDevice reads and writes there goes to zramcore devices (`control`), while
+    `alive` lasts, in this process. A plain file as backing device needs no loop device.
+
+    `names`: the devices there are, zram0 and on. `missing`: attributes that this kernel has not. `written`: the writes
+    made, as (device or "", attribute, text).
+    """
+
+    def __init__(
+        self, root: Path, catalogue: Catalogue, names: Iterable[str] = ("zram0",), missing: Iterable[str] = ()
+    ) -> None:
+        self.root = make_sysfs(root, (), missing)
+        self.control = Control(catalogue)
+        self.written: list[tuple[str, str, str]] = []
+        self._missing = tuple(missing)
+        self._read, self._write = kernel._read, kernel._write
+        for _ in names:
+            self._add()
+
+    @contextlib.contextmanager
+    def alive(self) -> Iterator[kernel.KernelControl]:
+        """The kernel's devices, as KernelControl has them."""
+        with (
+            mock.patch.object(kernel, "_read", self._show),
+            mock.patch.object(kernel, "_write", self._store),
+            mock.patch.object(kernel, "is_plain_file", return_value=False),
+        ):
+            yield kernel.KernelControl(sysfs=self.root)
+
+    def _add(self) -> int:
+        number = self.control.hot_add()
+        add_device(self.root, f"zram{number}", self._missing)
+        return number
+
+    def _show(self, path: Path, *, once: bool = False) -> str:
+        if path.name == "hot_add":
+            return f"{self._add()}\n"
+        self._read(path)  # there must be such a file
+        with _as_the_kernel_says():
+            return self.control.target(path.parent.name).show(path.name)
+
+    def _store(self, path: Path, text: str) -> None:
+        with _as_the_kernel_says():
+            if path.name == "hot_remove":
+                self.written.append(("", path.name, text))
+                self.control.hot_remove(int(text))
+                self._forget(f"zram{int(text)}")
+                return
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            self.written.append((path.parent.name, path.name, text))
+            self.control.target(path.parent.name).store(path.name, text)
+
+    def _forget(self, name: str) -> None:
+        device = self.root / "block" / name
+        for file in device.iterdir():
+            file.unlink()
+        device.rmdir()
+
+
+@contextlib.contextmanager
+def _as_the_kernel_says() -> Iterator[None]:
+    """An error as write(2) and read(2) have it: a number."""
+    try:
+        yield
+    except ZramError as error:
+        number = error.errno or errno.EIO
+        raise OSError(number, os.strerror(number)) from None
