@@ -11,11 +11,14 @@ from zramcore import config as config_module
 from zramcore.attributes import ATTRIBUTES, Attribute
 from zramcore.config import ACTIONS, ORDER, Write, check, check_file, load_config, plan
 from zramcore.config.model import DEVICE_KEYS, IMAGE_KEYS
+from zramcore.config.target import TARGET_KEYS
 from zramcore.config.use import USE_KEYS
 from zramcore.errors import ConfigError
 from zramcore.interfaces import Catalogue, PolicyTarget, Tick, WritebackPolicy
+from zramcore.kernel import KernelControl
 from zramcore.pluginmanager import load_plugins
 from zramcore.registry import build_catalogue
+from zramcore.testing.sysfs import make_sysfs
 
 FULL = """
 [device.zram0]
@@ -414,21 +417,24 @@ DOC = Path(__file__).parent.parent / "docs" / "config.md"
 
 def test_every_key_is_documented_and_nothing_else() -> None:
     documented = set(re.findall(r"^### `([a-z_.]+)`", DOC.read_text(), re.MULTILINE))
-    keys = {*ORDER, *USE_KEYS, "page_size", *(f"image.{key}" for key in IMAGE_KEYS), "policy.name"}
+    keys = {*ORDER, *USE_KEYS, *TARGET_KEYS, "page_size", *(f"image.{key}" for key in IMAGE_KEYS), "policy.name"}
     assert documented == keys
 
 
 def test_the_examples_of_the_page_are_right(tmp_path: Path, catalogue: Catalogue) -> None:
     examples = re.findall(r"^```toml\n(.*?)^```", DOC.read_text(), re.MULTILINE | re.DOTALL)
     assert len(examples) >= len(ORDER)
+    kernel = KernelControl(sysfs=make_sysfs(tmp_path / "sys"))
+    kernel.target("zram0").store("initstate", "1")
     (tmp_path / "words.dict").write_bytes(b"slot handle page " * 100)
     for number, example in enumerate(examples):
         text = example.replace("/var/tmp/", f"{tmp_path}/").replace("/etc/zramcore/", f"{tmp_path}/")
         file = tmp_path / f"example{number}.toml"
         # an example without a heading is about the keys of one device
         file.write_text(text if "[device." in text else f"[device.zram0]\n{_with_disksize(text)}")
-        assert [str(problem) for problem in check_file(file, catalogue)[1]] == []
-        assert plan(load_config(file))
+        assert [str(problem) for problem in check_file(file, catalogue, kernel=kernel)[1]] == []
+        config = load_config(file)
+        assert plan(config) or config.devices[0].target.device
 
 
 def _with_disksize(text: str) -> str:
