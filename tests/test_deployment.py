@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,10 @@ from zramcore.errors import DeviceBusy, InvalidValue, NoSpace, ZramError
 from zramcore.image import CHUNK, LoadCancelled, load_image, save_image
 from zramcore.interfaces import Catalogue
 from zramcore.pluginmanager import load_plugins
+from zramcore.policy_state import StateFile
 from zramcore.registry import build_catalogue
 from zramcore.scheduler import Report, Scheduler
+from zramcore.testing.faults import FaultyDriver, Gate
 from zramcore.testing.policy import VirtualClock
 
 PAGE = 4096
@@ -295,3 +299,81 @@ def test_taking_down_stops_the_policies_first(up: Callable[[str], Deployment]) -
     deployment.take_down()
     assert scheduler.stop(timeout=0)
     assert all(report.error == "" for report in reports)
+
+
+def test_taking_down_does_not_wait_for_a_long_pass(catalogue: Catalogue, tmp_path: Path) -> None:
+    """The pass ends after the batch it is at; the image is saved with what was written back and what was not."""
+    content = random.Random(2).randbytes(512 * PAGE)
+    (tmp_path / "in.img").write_bytes(content)
+    (tmp_path / "test.toml").write_text(
+        "[device.disk]\ndisksize = '2M'\nwriteback_batch_size = 8\nbacking_dev = 'faulty:disk,blocks=512'\n"
+        "image = {load = 'in.img', save = 'out.img'}\npolicy = [{name = 'huge'}]\n"
+    )
+    control = Control(replace(catalogue, backing_drivers={**catalogue.backing_drivers, "faulty": FaultyDriver}))
+    deployment = Deployment.bring_up(load_config(tmp_path / "test.toml"), control)
+    device = deployment.devices[0].target.device
+    reports: list[Report] = []
+    scheduler = Scheduler(on_report=reports.append)
+    deployment.attach(scheduler)
+    with Gate() as gate:
+        FaultyDriver.named(str(tmp_path / "disk")).on_write = gate
+        scheduler.start()
+        gate.wait()
+        down = threading.Thread(target=deployment.take_down)
+        down.start()
+        while not device.stop_pass.wait(0.001):
+            assert down.is_alive()
+        gate.open()
+        down.join(30)
+    FaultyDriver.reset()
+    (report,) = reports
+    assert 0 < (report.written_back or 0) <= 3 * 8 * PAGE, "what was in flight when it was told"
+    assert report.decision().endswith("stopped: told to stop")
+    assert control.devices == {}
+    assert (tmp_path / "out.img").read_bytes() == content
+
+
+# Budgets --------------------------------------------------------------------------------------------------------------
+
+SPENDING = """
+backing_dev = "file:{name}.img,size=1M"
+disksize = "8M"
+policy = [{{name = "huge", period = "1h"}}, {{name = "idle", age = "1h", period = "1h"}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "written"),
+    [(None, None, [100, 100]), (40, None, [40, 0]), (None, 30, [30, 100]), (40, 30, [30, 40]), (150, None, [100, 50])],
+)
+def test_the_policies_of_a_device_or_of_all_share_a_day(
+    up: Callable[[str], Deployment], shared: int | None, own: int | None, written: list[int]
+) -> None:
+    deployment = up(
+        ("" if shared is None else f"writes_per_day = {shared * PAGE}\n")
+        + f"[device.a]{SPENDING.format(name='a')}"
+        + ("" if own is None else f"writes_per_day = {own * PAGE}\n")
+        + f"[device.b]{SPENDING.format(name='b')}"
+    )
+    for number, deployed in enumerate(deployment.devices):
+        deployed.target.device.pwrite(0, random.Random(number).randbytes(100 * PAGE))
+    scheduler = Scheduler(clock=VirtualClock())
+    assert deployment.attach(scheduler) == 4
+    scheduler.run(until=3 * 3600.0)
+    assert [int(deployed.target.show("bd_stat").split()[2]) for deployed in deployment.devices] == written
+    deployment.take_down()
+
+
+def test_a_day_goes_on_after_a_restart(up: Callable[[str], Deployment], tmp_path: Path) -> None:
+    text = f"[device.a]{SPENDING.format(name='a')}writes_per_day = '160K'\n"
+    written = []
+    for hour in (0, 1, 25):
+        deployment = up(text)
+        deployment.devices[0].target.device.pwrite(0, random.Random(hour).randbytes(100 * PAGE))
+        state = StateFile(tmp_path / "state.json", wall=lambda hour=hour: 1e9 + hour * 3600.0)
+        scheduler = Scheduler(clock=VirtualClock(), state=state)
+        deployment.attach(scheduler)
+        scheduler.run_due()
+        written.append(int(deployment.devices[0].target.show("bd_stat").split()[2]))
+        deployment.take_down()
+    assert written == [40, 0, 40]

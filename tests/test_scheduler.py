@@ -21,7 +21,7 @@ class Scripted(WritebackPolicy):
     """Decides what its function says; remembers when it was asked."""
 
     name = "scripted"
-    writes = ("idle", "writeback", "compact")
+    writes = ("idle", "writeback", "recompress", "compact")
 
     def __init__(self, decide: Callable[[float], object]) -> None:
         super().__init__({})
@@ -270,6 +270,21 @@ def test_enospc_of_another_attribute_is_a_failure() -> None:
     assert reports[0].error == "compact=1: odd (ENOSPC)"
 
 
+@pytest.mark.parametrize("attribute", ["writeback", "recompress"])
+def test_a_pass_that_was_told_to_stop_ends_the_tick_and_is_no_failure(
+    attribute: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler, _, reports = make()
+    target = FakeTarget()
+    target.errors[attribute] = DeviceIOError("the pass was stopped", errno=errno.EINTR)
+    scheduler.add(target, every(60.0, (attribute, "type=idle"), ("idle", "all")))
+    scheduler.run_due()
+    assert target.written == []
+    assert (reports[0].writes[-1].ended, reports[0].error, reports[0].next_in) == ("EINTR", "", 60.0)
+    assert "WARNING" not in [record.levelname for record in caplog.records]
+    assert reports[0].decision().endswith("stopped: told to stop")
+
+
 # Failures ------------------------------------------------------------
 
 
@@ -389,6 +404,13 @@ def test_stop_finishes_the_write_in_progress_and_makes_no_other() -> None:
     assert target.written == [("writeback", "idle")]
     assert [write.attribute for report in reports for write in report.writes] == ["writeback"]
     assert target.most == 1
+
+
+def test_reports_call_a_target_by_its_label() -> None:
+    scheduler, _, reports = make()
+    scheduler.add(FakeTarget(), every(60.0), label="swap")
+    scheduler.run_due()
+    assert reports[0].decision() == "swap scripted: because"
 
 
 def test_stop_from_the_receiver_of_reports() -> None:

@@ -63,11 +63,11 @@ class Report:
             if self.written_back is not None:
                 parts.append(f"wrote {mebibytes(self.written_back)}")
             parts.append("freed an unknown amount" if self.freed is None else _freed(self.freed))
-            ends = [_STOPPED.get(write.ended, write.ended) for write in self.writes if write.ended]
-            if not self.error:
-                parts.append(f"stopped: {ends[-1] if ends else 'nothing left'}")
         elif self.freed:
             parts.append(_freed(self.freed))
+        ends = [_STOPPED.get(write.ended, write.ended) for write in self.writes if write.ended]
+        if not self.error and (ends or self._wrote("writeback")):
+            parts.append(f"stopped: {ends[-1] if ends else 'nothing left'}")
         if self.error:
             parts.append(f"{self.error}, next try in {self.next_in:g} s")
         return " ".join(", ".join(parts).split())
