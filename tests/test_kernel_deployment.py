@@ -318,6 +318,11 @@ def test_what_this_kernel_lacks_is_said_before_anything_is_touched(
     assert needs in lacking.hint
 
 
+def test_it_needs_a_size(problems: Callable[[str], list[ConfigError]]) -> None:
+    (problem,) = problems("[device.swap]\ntarget = 'kernel'\n")
+    assert (problem.key, "has no disksize" in problem.reason) == ("device.swap", True)
+
+
 def test_a_kernel_without_zram(built_in: Catalogue, tmp_path: Path) -> None:
     (tmp_path / "test.toml").write_text(KERNEL)
     (problem,) = check_file(tmp_path / "test.toml", built_in, kernel=KernelControl(sysfs=tmp_path))[1]

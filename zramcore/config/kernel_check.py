@@ -105,7 +105,8 @@ class KernelCheck(DeviceCheck):
             self.value(setting)
             if setting.key == "backing_dev" and isinstance(setting.raw, str) and setting.raw.strip():
                 self.backing(setting)
-        self.needs_disksize()
+        if "disksize" not in self.device.settings:
+            self.wrong(self.device.where, "has no disksize: it would stay anybody's", hint='add disksize = "1G"')
 
     def as_it_is(self, name: str) -> None:
         """One that somebody else set up."""

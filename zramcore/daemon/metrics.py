@@ -9,7 +9,6 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..errors import NoSuchAttribute
 from . import status
 from .fleet import Fleet, Member
 
@@ -106,8 +105,8 @@ def _settings(members: list[Member]) -> Iterator[Metric]:
     )
     opened = GaugeMetricFamily("zramcore_open", "How often the device is open.", labels=("device", "label"))
     for member in members:
-        show = member.target.show
-        made_of = [status.chosen(show("comp_algorithm")), status.allocator(member), status.backing_dev(member)]
+        algorithm = status.chosen(status.shown(member, "comp_algorithm", ""))
+        made_of = [algorithm, status.allocator(member), status.backing_dev(member)]
         info.add_metric([*_names(member), member.origin, *made_of], 1)
         opened.add_metric(_names(member), status.holders(member))
     yield info
@@ -115,7 +114,7 @@ def _settings(members: list[Member]) -> Iterator[Metric]:
     for attribute, metric, text, scale in _SETTINGS:
         family = GaugeMetricFamily(f"zramcore_{metric}", text, labels=("device", "label"))
         for member in members:
-            with contextlib.suppress(NoSuchAttribute):  # not every kernel has it
+            with contextlib.suppress(*status.ABSENT):  # not every kernel has it
                 family.add_metric(_names(member), int(member.target.show(attribute)) * scale)
         yield family
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..attach.tables import is_swap, mounts_of
 from ..attributes import ATTRIBUTES
 from ..deployed import KernelDeployed
-from ..errors import NoSuchAttribute, ZramError
+from ..errors import NoBackingDevice, NoSuchAttribute, ZramError
 from ..kernel import KernelDevice
 from .fleet import Member
 
@@ -31,6 +31,10 @@ STAT_COLUMNS: dict[str, tuple[str, ...]] = {
 """The columns by the names of Documentation/admin-guide/blockdev/zram.rst; those without a name are always 0 here."""
 
 
+ABSENT = (NoSuchAttribute, NoBackingDevice)
+"""What a device of the kernel says of an attribute that it has not, or when somebody removed it."""
+
+
 def stats(member: Member) -> dict[str, dict[str, int]]:
     """The stats files of a device as numbers, those that it has. Ours never wait for a pass; those of a kernel since
     7.0 do."""
@@ -38,7 +42,7 @@ def stats(member: Member) -> dict[str, dict[str, int]]:
     for attribute, names in STAT_COLUMNS.items():
         try:
             columns = member.target.show(attribute).split()
-        except NoSuchAttribute:
+        except ABSENT:
             continue
         found[attribute] = {name: int(text) for name, text in zip(names, columns, strict=False) if name}
     return found
@@ -60,16 +64,16 @@ def chosen(listing: str) -> str:
 
 def device(member: Member) -> dict[str, Any]:
     """A device as JSON; sizes in bytes, bd_stat in units of 4 KiB, pages in pages."""
-    show, ours = member.target.show, member.device
+    ours = member.device
     return {
         "name": member.name,
         "label": member.label,
         "origin": member.origin,
         "target": "kernel" if ours is None else "zramcore",
-        "initialized": member.target.initialized,
-        "disksize": int(show("disksize")),
+        "initialized": shown(member, "initstate", "0") == "1",
+        "disksize": int(shown(member, "disksize", "0")),
         "page_size": os.sysconf("SC_PAGE_SIZE") if ours is None else ours.page_size,
-        "comp_algorithm": chosen(show("comp_algorithm")),
+        "comp_algorithm": chosen(shown(member, "comp_algorithm", "")),
         "allocator": allocator(member),
         "backing_dev": backing_dev(member),
         "open": holders(member),
@@ -81,6 +85,14 @@ def device(member: Member) -> dict[str, Any]:
     }
 
 
+def shown(member: Member, attribute: str, otherwise: str) -> str:
+    """What an attribute shows, without its newline; `otherwise` where a kernel has none, or its device is gone."""
+    try:
+        return member.target.show(attribute).strip()
+    except ABSENT:
+        return otherwise
+
+
 def allocator(member: Member) -> str:
     """What keeps its objects; the kernel has one."""
     return "zsmalloc" if member.device is None else chosen(member.target.show("allocator"))
@@ -88,10 +100,7 @@ def allocator(member: Member) -> str:
 
 def backing_dev(member: Member) -> str:
     """What backing_dev shows; none on a kernel without."""
-    try:
-        return member.target.show("backing_dev").strip()
-    except NoSuchAttribute:
-        return "none"
+    return shown(member, "backing_dev", "none")
 
 
 def holders(member: Member) -> int:
