@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from zramcore.bench import plot
+from zramcore.bench import backing, plot
 from zramcore.bench.block import KernelSide, OurSide, Request
 from zramcore.bench.rounds import Job
 from zramcore.cli import main
@@ -106,10 +107,83 @@ def test_the_kernel_may_run_another_algorithm(
     assert [row["side"] for row in found] == ["zramcore zstd", "kernel lzo-rle"]
 
 
+@pytest.mark.parametrize("folder", [(), ("--folder", ".")])
+def test_every_backing_driver_is_written_and_read_against_plain_io(
+    folder: Sequence[str], rows: Callable[..., list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = rows("writeback", *QUICK, "--comp", "zstd", *folder)
+    sides = [*(f"zramcore zstd, {name}" for name in ("file", "direct", "mmap")), "plain O_DIRECT"]
+    assert [(row["work"], row["side"]) for row in found] == [
+        (work, side) for work in ("writeback", "read back") for side in sides
+    ]
+    assert all(row["us_per_page"] > 0 and row["ratio_to_limit"] > 0 for row in found)
+    assert os.listdir(tmp_path) == []
+
+
+def test_latency_has_two_percentiles_with_and_without_a_pass(rows: Callable[..., list[dict[str, Any]]]) -> None:
+    found = rows("latency", "--size", "8M", "--rounds", "1")
+    assert [(row["work"], row["threads"], row["side"]) for row in found] == [
+        (work, 4, side) for work in ("mixed, p50", "mixed, p99") for side in ("no pass", "during a writeback pass")
+    ]
+    assert all(row["us_per_page"] > 0 and row["requests"] > 100 for row in found)
+    assert [row["times"] for row in found if row["side"] == "no pass"] == [1.0, 1.0]
+    assert found[0]["us_per_page"] <= found[2]["us_per_page"]
+
+
+def test_scans_are_measured_on_tables_of_the_sizes_that_were_given(capsys: Capture) -> None:
+    assert main(["bench", "scan", "--slots", "64K,1M", "--allocated", "65536", "--rounds", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["work"], row["side"]) for row in found] == [
+        (f"{work}, {slots} slots", side)
+        for slots in (65536, 1048576)
+        for work in ("idle all", "select idle", "select huge", "idle by age")
+        for side in ("zramcore", "numpy pass")
+    ]
+    assert all(row["ms"] > 0 and row["ratio_to_limit"] > 0 for row in found)
+
+
+def test_the_kernel_marks_idle_too(free_zram0: KernelDevice, capsys: Capture) -> None:
+    words = ("--slots", "64K", "--allocated", "4096", "--rounds", "1", "--json", "--against", "kernel")
+    assert main(["bench", "scan", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    works = {row["work"].partition(",")[0] for row in found if row["side"] == "kernel lz4"}
+    ages = {"idle by age"} if "idle_age" in free_zram0.capabilities else set()
+    assert works == {"idle all"} | ages
+    assert all(row["ratio_to_kernel"] for row in found if row["work"].startswith("idle all"))
+
+
+NBD = ("nbd", *QUICK, "--comp", "lz4", "--request", "4k,1m")
+
+
+def test_nbd_is_measured_at_each_size_and_depth(rows: Callable[..., list[dict[str, Any]]]) -> None:
+    found = rows(*NBD)
+    assert [(row["work"], row["request"], row["side"]) for row in found if row["us_per_page"]] == [
+        (f"random {work}, depth {depth}", request, side)
+        for request in (1 << 20, 4096)
+        for work in ("write", "read")
+        for depth in (1, 32)
+        for side in ("zramcore lz4", "bare lz4 calls")
+    ]
+    memory = [row for row in found if row["work"].startswith("memory")]
+    assert [row["work"] for row in memory] == ["memory, these data", "memory, random data"]
+    assert all(row["resident_bytes"] > 1 << 20 for row in memory)
+
+
+@pytest.mark.skipif(shutil.which("nbdkit") is None, reason="needs nbdkit")
+def test_nbdkit_is_a_side(rows: Callable[..., list[dict[str, Any]]]) -> None:
+    found = rows(*NBD, "--depth", "32", "--against", "nbdkit")
+    sides = ["zramcore lz4", "bare lz4 calls", "nbdkit zstd", "nbdkit malloc"]
+    assert [row["side"] for row in found if row["work"] == "random read, depth 32"] == sides * 2
+    compared = [row for row in found if "nbdkit zstd=1" in row]
+    assert {row["side"] for row in compared} == set(sides) - {"bare lz4 calls"}
+    assert {row["nbdkit zstd=1"] for row in compared if row["side"] == "nbdkit zstd"} == {1.0}
+
+
 def test_the_table_says_what_it_is_about(compressible_file: Path, capsys: Capture) -> None:
     assert main(["bench", *DEVICE, "--threads", "1", str(compressible_file)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == f"2 MiB of pages from {compressible_file}; medians of 1 rounds"
+    assert printed[0] == f"2 MiB of pages from {compressible_file}; medians of 1 round"
     assert printed[2].split() == ["work", "request", "threads", "side", "us/page", "spread", "limit=1"]
     assert len(printed) == 3 + 4
 
@@ -133,6 +207,29 @@ def test_what_is_not_there_is_named(compressible_file: Path, capsys: Capture, tm
     assert "too few to measure with" in complaint(capsys, "codecs", str(small))
 
 
+def test_nbdkit_that_is_missing_is_named_before_anything_is_measured(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, compressible_file: Path
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "apt install nbdkit" in complaint(capsys, "nbd", "--against", "nbdkit", str(compressible_file))
+
+
+def test_a_folder_without_direct_io_is_refused(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, compressible_file: Path, tmp_path: Path
+) -> None:
+    really = os.open
+
+    def refuse(path: str, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        return really(path, flags, *rest, **named)
+
+    monkeypatch.setattr(backing.os, "open", refuse)
+    line = complaint(capsys, "writeback", *QUICK, "--folder", str(tmp_path), str(compressible_file))
+    assert f"cannot do direct I/O in {tmp_path}" in line
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -141,6 +238,8 @@ def test_what_is_not_there_is_named(compressible_file: Path, capsys: Capture, tm
         ("device", "--against", "windows"),
         ("codecs", "--size", "big"),
         ("codecs", "--rounds", "0"),
+        ("scan", "--slots", "1M,8"),
+        ("nbd", "--against", "kernel"),
         ("nonesuch",),
     ],
 )

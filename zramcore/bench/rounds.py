@@ -39,14 +39,27 @@ class Contender:
     side: str
     plan: Callable[[int], Sequence[Job]]
     threads: int = 1
-    begin: Callable[[int], None] = _nothing
-    done: Callable[[int], None] = _nothing
+    begin: Callable[[int], object] = _nothing
+    done: Callable[[int], object] = _nothing
     base: str = ""
     """What it is with one thread, where that is another side: gains are told against it."""
     role: str = "ours"
     """"kernel" and "limit" are what the others are compared with, at the same number of threads."""
     seconds: list[float] = field(default_factory=list)
     """What it took, for each round."""
+
+
+def in_one(
+    side: str, job: Job, *, role: str = "ours", before: Job | None = None, after: Job | None = None
+) -> Contender:
+    """A contender whose round is a single job; what comes `before` and `after` it is not timed."""
+    return Contender(
+        side,
+        lambda step: [job],
+        begin=lambda number: before and before(),
+        done=lambda step: after and after(),
+        role=role,
+    )
 
 
 def take_turns(contenders: Sequence[Contender], steps: int, rounds: int, tell: Tell = lambda what: None) -> None:

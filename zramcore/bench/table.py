@@ -19,7 +19,11 @@ def size(value: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}"
 
 
 def _percent(value: float | None) -> str:
