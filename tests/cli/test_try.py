@@ -12,7 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -243,6 +243,9 @@ def test_what_lies_in_the_backing_file_is_compared_too(mixed: Path, scratch: Pat
             if block <= 7 < block + count:
                 data[(7 - block) * PAGE] ^= 1
             return data
+
+        def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
+            return False
 
     control = Control(replace(catalogue, backing_drivers={"file": Lying}))
     data = gathered(mixed, scratch)
