@@ -81,6 +81,15 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith(f"Usage: zramcore {name} ")
 
 
+def test_a_command_imports_no_other() -> None:
+    program = (
+        "import sys; from zramcore.cli import BUILTIN; BUILTIN['daemon']\n"
+        "print(sorted(name for name in sys.modules if name.startswith('zramcore.cli.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['zramcore.cli.common', 'zramcore.cli.daemon']"
+
+
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     captured = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -72,6 +73,22 @@ def test_ready_is_told_when_clients_are_served_and_sigterm_ends_it_with_0(launch
     assert daemon_events[-2:] == ["device_removed", "stopped"]
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".sock", ".img")) == ["disk.img"]
     assert (tmp_path / "disk.img").stat().st_size == 4 << 20
+
+
+def test_it_loads_no_library_that_nobody_uses(launch):
+    """TLS, metrics and tokens are megabytes each: they come when they are asked for."""
+    daemon = launch("--nbd", "unix:nbd.sock")
+    with daemon.client() as client:
+        assert client.devices() == []
+    maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    assert not any(name in maps for name in ("_ssl", "_hashlib", "libcrypto"))
+
+
+@pytest.mark.parametrize("package", ["waitress", "prometheus_client"])
+def test_a_package_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch, package):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
+    assert failed_start(tmp_path, capsys) == f"zramcore: the daemon needs {package}: pip install 'zramcore[serve]'"
 
 
 def test_sigint_ends_it_too_and_the_next_one_takes_over(launch, tmp_path):

@@ -7,60 +7,66 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 
 import click
-from click.shell_completion import shell_complete
 
 from .. import __version__
-from . import (
-    attach,
-    bench,
-    completion,
-    config,
-    create,
-    daemon,
-    devices,
-    dict_,
-    exec,
-    map_,
-    plugins,
-    run,
-    systemd,
-    top,
-    try_,
+from .common import COMPLETE_VARIABLE, EXIT_USAGE, PROGRAM, guarded, plugins_of
+
+
+class Builtin(Mapping[str, click.Command]):
+    """Commands by name, from "module:attribute" of this package; a module is imported when its command is looked up,
+    so that one command (the daemon, for days) does not carry what only others need."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, attribute = self._places[name].partition(":")
+        found: click.Command = getattr(import_module(f".{module}", __name__), attribute)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+BUILTIN = Builtin(
+    {
+        "try": "try_:command",
+        "bench": "bench:command",
+        "run": "run:command",
+        "exec": "exec:command",
+        "config": "config:command",
+        "dict": "dict_:command",
+        "daemon": "daemon:command",
+        "create": "create:command",
+        "list": "devices:list_",
+        "show": "devices:show",
+        "get": "devices:get",
+        "set": "devices:set_",
+        "idle": "devices:idle",
+        "writeback": "devices:writeback",
+        "recompress": "devices:recompress",
+        "reset": "devices:reset",
+        "remove": "devices:remove",
+        "attach": "attach:attach",
+        "detach": "attach:detach",
+        "top": "top:command",
+        "map": "map_:command",
+        "reload": "devices:reload",
+        "systemd": "systemd:command",
+        "plugins": "plugins:command",
+        "completion": "completion:command",
+    }
 )
-from .common import EXIT_USAGE, PROGRAM, guarded, plugins_of
-
-COMPLETE_VARIABLE = completion.COMPLETE_VARIABLE
-
-BUILTIN: dict[str, click.Command] = {
-    "try": try_.command,
-    "bench": bench.command,
-    "run": run.command,
-    "exec": exec.command,
-    "config": config.command,
-    "dict": dict_.command,
-    "daemon": daemon.command,
-    "create": create.command,
-    "list": devices.list_,
-    "show": devices.show,
-    "get": devices.get,
-    "set": devices.set_,
-    "idle": devices.idle,
-    "writeback": devices.writeback,
-    "recompress": devices.recompress,
-    "reset": devices.reset,
-    "remove": devices.remove,
-    "attach": attach.attach,
-    "detach": attach.detach,
-    "top": top.command,
-    "map": map_.command,
-    "reload": devices.reload,
-    "systemd": systemd.command,
-    "plugins": plugins.command,
-    "completion": completion.command,
-}
 """The commands of zramcore itself, in the order `--help` lists them."""
 
 
@@ -113,4 +119,6 @@ def _run(words: list[str]) -> None:
 
 
 def _complete(instruction: str) -> None:
+    from click.shell_completion import shell_complete  # only here: a shell asks for it, a daemon never
+
     raise click.exceptions.Exit(shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction))

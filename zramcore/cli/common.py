@@ -20,6 +20,8 @@ from ..pluginset import PluginSet
 from ..registry import build_catalogue
 
 PROGRAM = "zramcore"
+COMPLETE_VARIABLE = "_ZRAMCORE_COMPLETE"
+"""Environment variable through which a shell's completion function asks; its value says what for."""
 DEBUG_VARIABLE = "ZRAMCORE_DEBUG"
 """Environment variable: when set and not empty, an unexpected exception also prints its traceback."""
 

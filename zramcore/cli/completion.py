@@ -5,11 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from .common import PROGRAM, catalogue_of
+from .common import COMPLETE_VARIABLE, PROGRAM, catalogue_of
 
 SHELLS = ("bash", "zsh", "fish")
-COMPLETE_VARIABLE = "_ZRAMCORE_COMPLETE"
-"""Environment variable through which a shell's completion function asks; its value says what for."""
 
 
 @click.command("completion")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ..policy_state import default_state_file
 from .common import open_control, open_kernel
 
 FILE = click.Path(path_type=Path)
+NEEDED = ("waitress", "prometheus_client")
+"""Packages of the extra `serve`."""
 
 
 @click.command("daemon")
@@ -60,12 +63,10 @@ def command(
     SIGHUP reads the config again, changes what can be changed live and says why it refuses the rest. Options stand
     above the [daemon] table of the config. `zramcore systemd install` writes a unit for it.
     """
-    try:
-        service = importlib.import_module("zramcore.daemon.service")
-    except ModuleNotFoundError as error:
-        if error.name not in ("waitress", "prometheus_client"):
-            raise
-        raise click.ClickException(f"the daemon needs {error.name}: pip install 'zramcore[serve]'") from error
+    for needed in NEEDED:
+        if importlib.util.find_spec(needed) is None:
+            raise click.ClickException(f"the daemon needs {needed}: pip install 'zramcore[serve]'")
+    service = importlib.import_module("zramcore.daemon.service")
     directory = Path.cwd()
     place = socket_path or default_socket()
     options = service.Options(

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from ..attach.protect import protect_self
 from ..errors import InvalidValue, NoSuchAttribute, NotPermitted, NotSupported, TooLong, ZramError, did_you_mean
 from ..parse import kstrtoint
-from . import metrics, status
+from . import status
 from .creation import parse_policies
 from .fleet import Fleet, Member
 from .logs import log
@@ -264,6 +264,8 @@ class Api:
         return _json({"missing": protect_self()})
 
     def _metrics(self, request: Request) -> Answer:
+        from . import metrics  # here, for prometheus_client is 6 MiB that a daemon nobody asks need not have
+
         return metrics.CONTENT_TYPE, metrics.prometheus_text(self.fleet)
 
     def _describe(self, member: Member) -> dict[str, Any]:

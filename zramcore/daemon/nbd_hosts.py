@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..control import Control
 from ..errors import InvalidValue
 from ..nbd import Listener, Server, listen
 from .fleet import Member
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class NbdHosts:

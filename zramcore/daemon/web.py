@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import socket
 import stat
@@ -61,12 +60,15 @@ class BearerToken:
     """Lets only requests through that carry the token (RFC 6750)."""
 
     def __init__(self, application: Application, token: str) -> None:
+        from hmac import compare_digest  # here, for it loads libcrypto, 3 MiB that a daemon without TCP need not have
+
         self._application = application
         self._token = token.encode()
+        self._same = compare_digest
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token):
+        if scheme.lower() == "bearer" and self._same(given.strip().encode("latin-1"), self._token):
             return self._application(environ, start_response)
         body = (
             b'{"errno": 13, "name": "EACCES", "message": "a bearer token is needed", "attribute": null, "hint": ""}\n'

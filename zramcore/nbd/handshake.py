@@ -6,11 +6,11 @@ With a TLS context everything but STARTTLS and ABORT is refused until TLS has st
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
+from typing import TYPE_CHECKING
 
 from .contexts import CONTEXTS, Context, chosen, matching
 from .export import Export, Exports, description
@@ -57,6 +57,9 @@ from .protocol import (
     REP_SERVER,
 )
 from .wire import Disconnect, Wire, log
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_OPTION = 1 << 16
 """Bytes of option data that are looked at; an option with more is refused."""

@@ -9,12 +9,12 @@ import logging
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..control import Control
 from ..errors import InvalidValue
@@ -24,6 +24,9 @@ from .handshake import Agreement, Handshake
 from .session import Session
 from .transmission import Transmission
 from .wire import Disconnect, Wire, log, peer_name
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_CONNECTIONS = 128
 """Clients at once. Each may use about 4 MiB: its buffer of requests, a batch of replies and the read under way."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidValue
+
+if TYPE_CHECKING:
+    import ssl
 
 
 def server_context(
@@ -16,6 +19,8 @@ def server_context(
 
     Raises InvalidValue (EINVAL) naming the file that cannot be read or used.
     """
+    import ssl  # here, for it is 4 MiB that a server without TLS need not have
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..interfaces import Buffer
+
+if TYPE_CHECKING:
+    import ssl
 
 logger = logging.getLogger("zramcore.nbd")
 
@@ -137,9 +139,9 @@ class Wire:
     def close(self) -> None:
         """End TLS, if any, and close."""
         sock = self.sock
-        if isinstance(sock, ssl.SSLSocket):
+        if self.tls:
             with suppress(OSError, ValueError):
                 sock.settimeout(GOODBYE_SECONDS)
-                sock = sock.unwrap()
+                sock = cast("ssl.SSLSocket", sock).unwrap()
         sock.close()
         self.sock.close()
