@@ -11,9 +11,8 @@
 #include <string.h>
 
 #define OBJ_ALLOCATED_TAG 1
-#define PREFETCH_AHEAD 4    /* objects of a batch whose old zspages are fetched while another is copied */
 
-/* Words in the arena and in the caller's arrays: any alignment, any other type of the same memory. */
+/* Words in the arena, which is bytes to all others. */
 static inline uint64_t load64(const void *at)
 {
     uint64_t word;
@@ -24,13 +23,6 @@ static inline uint64_t load64(const void *at)
 static inline void store64(void *at, uint64_t word)
 {
     memcpy(at, &word, sizeof word);
-}
-
-static inline uint32_t load32(const void *at)
-{
-    uint32_t word;
-    memcpy(&word, at, sizeof word);
-    return word;
 }
 
 /* Set-up ---------------------------------------------------------------------------------------------------------- */
@@ -80,12 +72,16 @@ bool zs_open(struct zs_pool *pool, uint32_t page_size, struct size_class *classe
     return make_groups(pool);
 }
 
-/* Give all memory back and know no handle any more; the class table stays for who is still reading. */
-void zs_close(struct zs_pool *pool)
+/* Know no handle and no memory any more. The class table stays for who is still reading it, the counts of the past for
+ * who asks. */
+void zs_forget(struct zs_pool *pool)
 {
-    pool->pages_used = 0;
-    zs_trim(pool);
-    *pool = (struct zs_pool){ .classes = pool->classes, .groups = pool->groups };
+    *pool = (struct zs_pool){
+        .classes = pool->classes,
+        .groups = pool->groups,
+        .peak_pages = pool->peak_pages,
+        .pages_compacted = pool->pages_compacted,
+    };
 }
 
 void zs_destroy(struct zs_pool *pool)
@@ -323,120 +319,28 @@ enum zs_error zs_free(struct zs_pool *pool, uint64_t handle)
     return ZS_OK;
 }
 
-/* Many objects ---------------------------------------------------------------------------------------------------- */
-
-static inline enum zs_error check_packed_one(const struct zs_pool *pool, const struct zs_batch *batch, uint32_t offset,
-                                             uint32_t size)
-{
-    if (size > pool->page_size)
-        return ZS_BAD_SIZE;
-    if (size > batch->packed_length || offset > batch->packed_length - size)
-        return ZS_BAD_RANGE;
-    return ZS_OK;
-}
-
-static inline uint32_t offset_at(const struct zs_batch *batch, size_t at)
-{
-    return load32((const uint32_t *)batch->offsets + at);
-}
-
-static inline uint32_t size_at(const struct zs_batch *batch, size_t at)
-{
-    return load32((const uint32_t *)batch->sizes + at);
-}
-
-static inline uint64_t replaced_at(const struct zs_batch *batch, size_t at)
-{
-    return load64((const uint64_t *)batch->replaced + at);
-}
-
-/* Whether everything in the batch is as it must be; `at` says where it is not. */
-enum zs_error zs_check_packed(const struct zs_pool *pool, const struct zs_batch *batch, size_t *at)
-{
-    for (size_t each = *at = 0; each < batch->count; each++, *at = each) {
-        uint32_t size = size_at(batch, each);
-        enum zs_error error = size ? check_packed_one(pool, batch, offset_at(batch, each), size) : ZS_OK;
-        if (error)
-            return error;
-        uint64_t old = replaced_at(batch, each);
-        if (old && !zs_position(pool, old))
-            return ZS_BAD_HANDLE;
-    }
-    return ZS_OK;
-}
-
-static inline void prefetch_replaced(const struct zs_pool *pool, const struct zs_batch *batch, size_t at)
-{
-    if (at >= batch->count)
-        return;
-    uint64_t position = zs_position(pool, replaced_at(batch, at));
-    if (position) {
-        __builtin_prefetch(&pool->arena.zspages[position >> pool->arena.page_shift], 1);
-        __builtin_prefetch(pool->arena.memory + position - HANDLE_SIZE, 1);
-    }
-}
-
-/* `done` is set to the positions that are done; the arrays may have changed since zs_check_packed. */
-enum zs_error zs_store_packed(struct zs_pool *pool, const struct zs_batch *batch, size_t *done)
-{
-    for (size_t at = *done = 0; at < batch->count; at++, *done = at) {
-        prefetch_replaced(pool, batch, at + PREFETCH_AHEAD);
-        uint32_t offset = offset_at(batch, at), size = size_at(batch, at);
-        uint64_t old = replaced_at(batch, at), handle = 0;
-        if (old && !zs_position(pool, old))
-            return ZS_BAD_HANDLE;
-        if (size) {
-            enum zs_error error = check_packed_one(pool, batch, offset, size);
-            if (!error)
-                error = zs_place(pool, batch->packed + offset, size, &batch->limit_pages, &handle);
-            if (error)
-                return error;
-        }
-        store64((uint64_t *)batch->handles + at, handle);
-        if (old)
-            zs_free(pool, old);
-    }
-    return ZS_OK;
-}
-
 /* The pool as a whole --------------------------------------------------------------------------------------------- */
 
-void zs_trim(struct zs_pool *pool)
+/* Give all memory back; no handle is valid any more. */
+void zs_reset(struct zs_pool *pool)
 {
     if (!pool->positions)
         return;
-    if (pool->pages_used) {
-        arena_trim(&pool->arena);
-        arena_give_back_margin(&pool->arena);
-        return;
-    }
     arena_reset(&pool->arena);
     clear_range(pool->positions, pool->fresh_handle * sizeof *pool->positions);
     pool->free_handle = 0;
     pool->fresh_handle = 1;
 }
 
-/* Pages of the zspages that freeing these objects would empty. Works on a copy of the pool while others change it: then
- * the answer may be wrong. `going` has a zero for each page below the copy's top. */
-uint64_t zs_pages_freed_by(const struct zs_pool *pool, const uint64_t *handles, size_t count, uint16_t *going)
+/* Give all memory back that is free, also that of handles once no object is left. */
+void zs_trim(struct zs_pool *pool)
 {
-    const struct zspage *zspages = pool->arena.zspages;
-    uint64_t freed = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        for (size_t at = 0; at < count; at++) {
-            uint64_t position = zs_position(pool, handles[at]);
-            if (!position || position >> pool->arena.page_shift >= pool->arena.top)
-                continue;
-            uint32_t first = zs_first_page(pool, position);
-            if (pass == 0) {
-                going[first]++;
-            } else if (going[first] && going[first] >= zspages[first].inuse) {
-                freed += pool->classes[zspages[first].class_number].pages;
-                going[first] = 0;
-            }
-        }
+    if (!pool->pages_used) {
+        zs_reset(pool);
+        return;
     }
-    return freed;
+    arena_trim(&pool->arena);
+    arena_give_back_margin(&pool->arena);
 }
 
 /* Pages that moving objects together could free: zs_can_compact. */

@@ -105,13 +105,14 @@ struct zs_batch {
 
 /* `classes` (smallest first, the last one huge, size, index, pages and objects set) becomes the pool's, malloced. */
 bool zs_open(struct zs_pool *pool, uint32_t page_size, struct size_class *classes, uint32_t nr_classes);
-void zs_close(struct zs_pool *pool);
+void zs_forget(struct zs_pool *pool);
 void zs_destroy(struct zs_pool *pool);
 enum zs_error zs_place(struct zs_pool *pool, const void *data, size_t size, const uint64_t *limit, uint64_t *handle);
 enum zs_error zs_write(struct zs_pool *pool, uint64_t handle, const void *data, size_t size, size_t *room);
 enum zs_error zs_free(struct zs_pool *pool, uint64_t handle);
 enum zs_error zs_check_packed(const struct zs_pool *pool, const struct zs_batch *batch, size_t *at);
 enum zs_error zs_store_packed(struct zs_pool *pool, const struct zs_batch *batch, size_t *done);
+void zs_reset(struct zs_pool *pool);
 void zs_trim(struct zs_pool *pool);
 uint64_t zs_pages_freed_by(const struct zs_pool *pool, const uint64_t *handles, size_t count, uint16_t *going);
 uint64_t zs_freeable(const struct size_class *class);

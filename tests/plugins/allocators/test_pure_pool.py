@@ -258,18 +258,6 @@ def test_merge_runs() -> None:
     assert arena.merge_runs([]) == []
 
 
-def test_store_in_a_full_arena_is_short(pool: PurePool) -> None:
-    """Out of address space is out of memory, like mem_limit."""
-    pool._arena.size = 20 * PAGE
-    handles: list[int] = []
-    pool.store([bytes(PAGE)] * 30, [0] * 30, 0, handles)
-    assert len(handles) == 19
-    with pytest.raises(NoMemory):
-        pool.alloc(2000)
-    pool.free(handles[3])
-    assert pool.store_one(bytes(2000), 0) > 0
-
-
 def test_a_second_compaction_at_once_does_nothing(pool: PurePool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Like the kernel's: one at a time, the other returns 0."""
     handles = fill(pool, 400, 1000)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import mmap
 import random
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from zramcore.errors import InvalidValue, NoMemory, NoSpace
+from zramcore_plugins.allocators import address_space
 from zramcore_plugins.allocators.pool import Pool
 
 PAGE = 4096
@@ -173,3 +177,177 @@ def test_less_address_space_than_wanted(kind: type[Pool], monkeypatch: pytest.Mo
     most = 10 * MIB
     with pytest.raises(NoMemory, match="address space"):
         kind(PAGE, 100_000)
+
+
+@pytest.fixture
+def small(kind: type[Pool], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    """A pool that found address space for 32 to 64 pages only."""
+    real = mmap.mmap
+
+    def scarce(fileno: int, length: int, **options: Any) -> Any:
+        if length > 70 * PAGE:
+            raise OSError(12, "no address space")
+        return real(fileno, length, **options)
+
+    monkeypatch.setattr(mmap, "mmap", scarce)
+    monkeypatch.setattr(address_space, "SMALLEST", 32 * PAGE)
+    made = kind(PAGE, 1000)
+    yield made
+    made.close()
+
+
+def test_store_in_a_full_arena_is_short(small: Pool) -> None:
+    """Out of address space is out of memory, like mem_limit."""
+    handles: list[int] = []
+    small.store([bytes(PAGE)] * 80, [0] * 80, 0, handles)
+    assert 32 <= len(handles) < 64
+    with pytest.raises(NoMemory, match="used up"):
+        small.alloc(2000)
+    assert small.store_one(bytes(2000), 0) == 0
+    small.free(handles[3])
+    assert small.store_one(bytes(2000), 0) > 0
+
+
+def test_a_full_arena_cuts_its_free_runs_anew(small: Pool) -> None:
+    """Neighbours are merged: eight runs of a page serve a zspage of eight pages, and the other way round."""
+    handles: list[int] = []
+    small.store([bytes(PAGE)] * 80, [0] * 80, 0, handles)
+    full = len(handles)
+    assert small.pages_used == full
+    small.free_many(handles[:16:2])
+    assert small.store_one(bytes(3600), 0) == 0, "eight pages are free, but no two in a row"
+    small.free_many(handles[1:16:2])
+    nines = [small.store_one(bytes([number]) * 3600, 0) for number in range(18)]
+    assert all(nines), "two zspages of nine"
+    assert small.store_one(b"x", 0) == 0
+    for number, handle in enumerate(nines):
+        assert bytes(small.view(handle, 3600)) == bytes([number]) * 3600
+    small.free_many(nines)
+    again: list[int] = []
+    small.store([bytes(PAGE)] * 80, [0] * 80, 0, again)
+    assert len(again) == 16
+
+
+# Threads and signals ------------------------------------------------------------------------------------------------
+
+
+def test_everything_at_once(kind: type[Pool]) -> None:
+    """Threads that store, free, compact, trim and ask: no deadlock, no lost object, and it ends empty."""
+    pool = kind(PAGE, 4000)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def owner(number: int) -> None:
+        source = random.Random(number)
+        mine: list[int] = []
+        for _ in range(80):
+            new: list[int] = []
+            data = [bytes([number]) * source.randint(1, 3000) for _ in range(40)]
+            pool.store(data, mine[:40] + [0] * (40 - len(mine[:40])), 0, new)
+            mine = mine[40:] + new
+            if len(mine) > 200:
+                pool.free_many(mine[100:])
+                del mine[100:]
+            handle = pool.alloc(50)
+            pool.write(handle, bytes([number]) * 50)
+            mine.append(handle)
+        pool.free_many(mine)
+
+    def busybody() -> None:
+        while not stop.is_set():
+            pool.compact()
+            pool.trim()
+            pool.class_table()
+            pool.pages_freed_by(list(range(1, 500)), [1] * 499)
+
+    def work(task: Callable[[], None]) -> None:
+        try:
+            task()
+        except BaseException as error:  # reported by the main thread, whatever it is
+            failures.append(error)
+
+    owners = [threading.Thread(target=work, args=(lambda number=number: owner(number),)) for number in range(3)]
+    other = threading.Thread(target=work, args=(busybody,))
+    for thread in (*owners, other):
+        thread.start()
+    for thread in owners:
+        thread.join(timeout=120)
+    stop.set()
+    other.join(timeout=120)
+    assert not any(thread.is_alive() for thread in (*owners, other))
+    assert failures == []
+    assert pool.pages_used == 0
+    pool.close()
+
+
+SIGNALLED = """
+import signal, sys
+import numpy as np
+from zramcore_plugins.allocators.native_pool import NativePool
+
+class Stop(Exception):
+    pass
+
+def stop(number, frame):
+    raise Stop
+
+pool = NativePool(4096, 5000)
+count, stops = 1000, 0
+packed = bytes(4096)
+offsets, sizes = np.zeros(count, np.uint32), np.full(count, 3000, np.uint32)
+held = np.zeros(count, np.uint64)
+signal.signal(signal.SIGALRM, stop)
+while stops < 60:
+    handles = np.zeros(count, np.uint64)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.00002 + stops * 0.00001)
+        try:
+            pool.store_packed(packed, offsets, sizes, held, 0, handles)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Stop:
+        stops += 1
+    assert handles.all() or not handles.any(), "a call is done or not begun"
+    if handles.any():
+        held = handles
+    assert sum(row.obj_used for row in pool.class_table()) == np.count_nonzero(held)
+print(stops)
+"""
+
+
+def test_no_signal_divides_a_packed_store(native: type[Pool]) -> None:
+    """Timers that raise at once, before, in and after the call."""
+    run = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "60\n"
+
+
+def test_a_closed_native_pool_does_no_harm(native: type[Pool]) -> None:
+    """No call follows `close`; one that does all the same fails, and touches no memory."""
+    pool = native(PAGE, 10)
+    handle = pool.store_one(b"data", 0)
+    window = pool.view(handle, 4)
+    positions, memory = pool.arena or pytest.fail("a native pool has an arena")
+    pool.close()
+    pool.close()
+    assert bytes(window) == bytes(4), "a view that somebody held keeps the place, not the contents"
+    for closed in (positions, memory):
+        with pytest.raises(ValueError, match="released"):
+            closed[0]
+    for call in (lambda: pool.view(handle, 4), lambda: pool.free(handle), lambda: pool.alloc(4)):
+        with pytest.raises((InvalidValue, NoSpace, NoMemory)):
+            call()
+    with pytest.raises((InvalidValue, NoSpace, NoMemory)):
+        pool.store([b"x"], [0], 0, [])
+    assert (pool.pages_used, pool.compact(), pool.class_table()) == (0, 0, [])
+    assert pool.pages_freed_by([handle], [4]) == 0
+    pool.trim()
+
+
+def test_nobody_writes_behind_a_native_pools_back(native: type[Pool]) -> None:
+    """Its lists lie between the objects: neither a view nor the arena lets them be overwritten."""
+    pool = native(PAGE, 10)
+    handle = pool.store_one(b"data", 0)
+    windows = (pool.view(handle, 4), *pool.views([handle], [4]), *(pool.arena or ()))
+    assert all(memoryview(window).readonly for window in windows)
+    pool.close()
