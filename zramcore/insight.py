@@ -15,7 +15,7 @@ from .backing import BackingStore
 from .datapath import DataPath
 from .device import Device
 from .errors import InvalidValue, NoBackingDevice, ZramError
-from .postprocess import Selection, gather, size_order
+from .postprocess import MAX_BATCH, Selection, gather, size_order
 from .slot_table import IDLE, SIZE_MASK, Column, SlotTable, in_memory
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -162,7 +162,7 @@ class _Course:
         budget = device.budget
         self.budget = budget.limit if budget.enabled else None
         self.blocks_free = max(0, store.nr_blocks - store.bd_count)
-        self.batch_size = device.writeback_batch_size
+        self.batch_size = min(device.writeback_batch_size, MAX_BATCH)
         self.units = units
         self.writes = 0
         self.ends = "OK"

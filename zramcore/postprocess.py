@@ -18,6 +18,10 @@ from .slot_table import HUGE, IDLE, INCOMPRESSIBLE, PP_SLOT, SIZE_MASK, Column, 
 BUCKET_BYTES = 64
 """Candidates are taken biggest first, in buckets of this many bytes; within one, the last chosen first."""
 
+MAX_BATCH = 1024
+"""Pages that are in flight at most, whatever writeback_batch_size says: twice as many are held in memory. (The kernel
+makes do with fewer, too, when it cannot allocate that many requests.)"""
+
 NO_TOKEN = np.uint32(~PP_SLOT & 0xFFFFFFFF)
 
 

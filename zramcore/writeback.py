@@ -1,49 +1,65 @@
 """The writeback pass: move pages from the pool to the backing store, biggest objects first.
 
-Candidates are read in batches under their slots' locks, written with no lock held as runs of contiguous blocks, and
-committed only if their slots still carry the token. The budget is charged when a block is submitted and given back if
-its write fails, not if the slot was lost meanwhile (as in the kernel). Whatever ends the pass, an error, a full store,
-an empty budget, an exception or a signal: no block, no budget and no token is left behind.
+Candidates are read in batches, written with no lock held as runs of contiguous blocks, and committed only if their
+slots still carry the token; while the medium writes a batch, the next one is read. The budget is charged when a batch
+is submitted and given back for blocks that fail, not for slots that were lost meanwhile (as in the kernel). Whatever
+ends the pass, an error, a full store, an empty budget, an exception or a signal: no block, no budget and no token is
+left behind.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 
 from .backing import BackingStore
+from .block_io import aligned_memory
 from .datapath import DataPath
 from .device import Device
 from .errors import BudgetExhausted, DeviceIOError, InvalidValue, NoBackingDevice, NoSpace, ZramError
-from .interfaces import Buffer
-from .postprocess import Selection, tokens
+from .pool_pages import LOCKED_SLOTS, PoolPages
+from .postprocess import MAX_BATCH, Selection, tokens
 from .slot_table import (
     HUGE,
     INCOMPRESSIBLE,
-    LOCK_MASK,
-    LOCK_SHIFT,
     PP_SLOT,
     PRIORITY_MASK,
-    PRIORITY_SHIFT,
     SIZE_MASK,
     WB,
+    Column,
 )
 
-KEPT_FLAGS = HUGE | INCOMPRESSIBLE | PRIORITY_MASK
+KEPT_FLAGS = np.uint32(HUGE | INCOMPRESSIBLE | PRIORITY_MASK)
 """What block_state still shows of a written-back page (measured, Linux 7.3.4)."""
 
 
 @dataclass
-class Request:
-    """One page on its way to its block: `data` is the object's bytes, then the block's contents."""
+class Batch:
+    """Pages that were read, or why they could not be."""
 
-    index: int
-    flags: int
-    data: Buffer
-    block: int = -1
-    charged: int = 0
-    """What the budget was charged for it."""
+    slots: Column
+    data: memoryview
+    """Their contents, one after the other."""
+    passed_over: bool = False
+    """Whether slots that had lost their token came after the last of them."""
+    error: ZramError | None = None
+    """Of a page that could not be decompressed: it is not among `slots`, and stays in memory."""
+
+
+@dataclass
+class Submitted:
+    """Pages on their way to `blocks`, which ascend, and what the budget was `charged` for each.
+
+    Those before `done` are accounted for: the block is their slot's, or was given back.
+    """
+
+    slots: list[int]
+    blocks: list[int]
+    charged: list[int]
+    done: int = 0
 
 
 @dataclass
@@ -52,8 +68,6 @@ class Outcome:
 
     pages: int = 0
     error: ZramError | None = None
-    requests: list[Request] = field(default_factory=list)
-    """Submitted and not completed yet: blocks and budget that are still to be accounted for."""
 
 
 def write_back(device: Device, label: str, select: Callable[[int], list[Selection]]) -> None:
@@ -76,7 +90,7 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
         outcome = Outcome()
         try:
             with tokens(path.table, selections) as candidates:
-                _Pass(device, path, store, outcome).run(candidates)
+                _Pass(device, path, store, outcome, np.array(candidates, np.int64)).run()
         except ZramError as error:
             outcome.error = error
             raise
@@ -95,160 +109,198 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
 
 
 class _Pass:
-    """The state of one pass."""
+    """The state of one pass over `candidates`."""
 
-    def __init__(self, device: Device, path: DataPath, store: BackingStore, outcome: Outcome) -> None:
+    def __init__(
+        self, device: Device, path: DataPath, store: BackingStore, outcome: Outcome, candidates: Column
+    ) -> None:
         self.device = device
         self.path = path
         self.store = store
         self.outcome = outcome
         self.units = path.page_size >> 12
-        self.spare: int | None = None
+        self.candidates = candidates
+        self.position = 0
+        """Candidates before this one have been looked at."""
+        self.stopped = False
+        self.submitted = Submitted([], [], [])
+        self._named_twice = len(np.unique(candidates)) < len(candidates)
+        self._pool_pages = PoolPages(path, device.compressed_writeback)
+        self._batch_size = min(device.writeback_batch_size, MAX_BATCH, max(len(candidates), 1))
+        self._memory = [aligned_memory(self._batch_size * path.page_size) for _ in range(2)]
 
-    def run(self, candidates: list[int]) -> None:
+    def run(self) -> None:
         """Write candidates until none is left, or something stops the pass."""
-        remaining = iter(candidates)
-        outcome = self.outcome
         try:
-            stopped = False
-            while not stopped:
-                stopped = self._gather(remaining)
-                if outcome.requests:
-                    self._unpack()
-                    self._submit()
+            batch = self._read_batch()
+            while batch is not None:
+                batch = self._write(batch)
         finally:
-            for request in outcome.requests:
-                if not self._has_its_block(request):
-                    self.store.release(request.block)
-                    self.device.budget.refund(request.charged)
-            if self.spare is not None:
-                self.store.release(self.spare)
+            self._account_for_the_rest()
 
-    def _gather(self, remaining: Iterator[int]) -> bool:
-        """Fill `outcome.requests` with up to a batch of objects; True when the pass is to end after it."""
-        outcome, budget = self.outcome, self.device.budget
-        for index in remaining:
-            if self.device.stop_pass.is_set():
-                outcome.error = DeviceIOError("the pass was stopped", errno=errno.EINTR)
-                return True
-            if budget.exhausted:
-                outcome.error = BudgetExhausted(
+    def _read_batch(self) -> Batch | None:
+        """The next candidates that still have their token, as many as a batch holds; None when all were looked at."""
+        if self.stopped or self.position == len(self.candidates):
+            return None
+        memory = self._memory[0]
+        self._memory.reverse()
+        page_size = self.path.page_size
+        found: list[Column] = []
+        error: ZramError | None = None
+        count, passed_over = 0, False
+        while count < self._batch_size and self.position < len(self.candidates):
+            wanted = self.candidates[self.position : self.position + self._batch_size - count]
+            slots, failures = self._pool_pages.take(wanted, memory[count * page_size :])
+            self.position += len(wanted)
+            passed_over = len(slots) < len(wanted) and (not len(slots) or bool(slots[-1] != wanted[-1]))
+            if failures:
+                *_, error = failures.values()
+                good = np.ones(len(slots), bool)
+                good[list(failures)] = False
+                slots = self._close_up(slots, good, memory[count * page_size :])
+            found.append(slots)
+            count += len(slots)
+        return Batch(np.concatenate(found), memory[: count * page_size], passed_over, error)
+
+    def _close_up(self, slots: Column, good: Column, data: memoryview) -> Column:
+        """Those of `slots` that are `good`, their pages moved together at the beginning of `data`."""
+        page_size = self.path.page_size
+        for to, position in enumerate(np.flatnonzero(good).tolist()):
+            if to != position:
+                data[to * page_size : (to + 1) * page_size] = data[position * page_size : (position + 1) * page_size]
+        return slots[good]
+
+    def _write(self, batch: Batch) -> Batch | None:
+        """Write a batch and commit it; meanwhile read the next one, which is returned."""
+        submitted = self._submit(batch)
+        if batch.error is not None:
+            self.outcome.error = batch.error
+        if submitted is None:
+            return self._read_batch()
+        failure: ZramError | None = None
+        following: Batch | None = None
+        # Whether a slot that comes again still has its token is known only after this batch.
+        ahead = not self._named_twice
+        data = batch.data[: len(submitted.blocks) * self.path.page_size]
+        with self.store.writing(submitted.blocks, data) as verdicts:
+            try:
+                following = self._read_batch() if ahead else None
+            except ZramError as error:
+                failure = error  # later: what is being written is committed first
+        self._complete(submitted, verdicts)
+        if failure is not None:
+            raise failure
+        return following if ahead else self._read_batch()
+
+    def _submit(self, batch: Batch) -> Submitted | None:
+        """Reserve blocks for a batch and charge the budget; None when nothing of it is to be written.
+
+        A slot that lost its token since it was read costs no write. A stopped pass, an empty budget and a full store
+        end the pass when a slot is left that would need more, even one that has lost its token (as in the kernel).
+        """
+        alive = (self.path.table.flags[batch.slots] & PP_SLOT) != 0
+        passed_over = batch.passed_over
+        if not alive.all():
+            passed_over = passed_over or not alive[-1]
+            batch.slots = self._close_up(batch.slots, alive, batch.data)
+        needed = len(batch.slots) + passed_over
+        if not needed:
+            return None
+        if self.device.stop_pass.is_set():
+            self._stop(DeviceIOError("the pass was stopped", errno=errno.EINTR))
+            return None
+        budget, store = self.device.budget, self.store
+        affordable = budget.affordable(self.units)
+        allowed = needed if affordable is None else min(needed, affordable)
+        blocks: list[int] = []
+        submitted = self.submitted = Submitted(batch.slots.tolist(), blocks, [])
+        blocks += store.reserve_many(allowed)
+        if len(blocks) < allowed:
+            self._stop(
+                NoSpace(
+                    f"all {store.nr_blocks} blocks of the backing device are used", hint="use a larger backing device"
+                )
+            )
+        elif allowed < needed:
+            self._stop(
+                BudgetExhausted(
                     "the write budget is used up and eligible pages are left",
                     hint="raise writeback_limit or write 0 to writeback_limit_enable",
                 )
-                return True
-            if self.spare is None:
-                self.spare = self.store.reserve()
-                if self.spare is None:
-                    outcome.error = NoSpace(
-                        f"all {self.store.nr_blocks} blocks of the backing device are used",
-                        hint="use a larger backing device",
-                    )
-                    return True
-            request = self._take(index)
-            if request is None:
-                continue
-            # No call between the two: a signal handler that raises finds the block in exactly one place.
-            request.block, self.spare = self.spare, None
-            outcome.requests.append(request)
-            request.charged = budget.charge(self.units)
-            if len(outcome.requests) >= self.device.writeback_batch_size:
-                return False
-        return True
+            )
+        count = min(len(batch.slots), len(blocks))
+        while len(blocks) > count:
+            store.release(blocks.pop())
+        if not count:
+            return None
+        taken = budget.charge(self.units * count)
+        whole, rest = divmod(taken, self.units)
+        submitted.charged += [*[self.units] * whole, rest, *[0] * count][:count]
+        del submitted.slots[count:]
+        return submitted
 
-    def _take(self, index: int) -> Request | None:
-        """A copy of the object of a slot that still has its token."""
-        table = self.path.table
-        with table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            flags = table.flags_row[index]
-            if not flags & PP_SLOT:
-                return None
-            try:
-                data = bytes(self.path.allocator.view(table.handles_row[index], flags & SIZE_MASK))
-            except Exception as error:
-                raise self.path.allocator_fault(error) from error
-            return Request(index, flags, data)
-
-    def _unpack(self) -> None:
-        """Turn objects into block contents; a page that cannot be decompressed stays in memory and is reported."""
-        zcomp, page_size = self.path.zcomp, self.path.page_size
-        compressed = self.device.compressed_writeback
-        packed: dict[int, list[Request]] = {}
-        for request in self.outcome.requests:
-            if request.flags & HUGE:
-                continue
-            if compressed:
-                # The rest of the block is zeroed: it would leak old memory (3bf1c285dc40).
-                request.data = bytes(request.data).ljust(page_size, b"\0")
-            else:
-                packed.setdefault(request.flags >> PRIORITY_SHIFT & 3, []).append(request)
-        for priority, requests in packed.items():
-            try:
-                pages = zcomp.decompress(priority, [request.data for request in requests], page_size)
-                for request, page in zip(requests, pages, strict=True):
-                    request.data = page
-            except ZramError:
-                for request in requests:
-                    self._unpack_alone(priority, request)
-
-    def _unpack_alone(self, priority: int, request: Request) -> None:
-        try:
-            request.data = self.path.zcomp.decompress(priority, [request.data], self.path.page_size)[0]
-        except ZramError as error:
-            self._abandon(request, error)
-
-    def _abandon(self, request: Request, error: ZramError) -> None:
-        """Give back the block and the budget of a request that was not written; its page stays in memory."""
-        self.outcome.requests.remove(request)
-        self.store.release(request.block)
-        self.device.budget.refund(request.charged)
+    def _stop(self, error: ZramError) -> None:
         self.outcome.error = error
+        self.stopped = True
 
-    def _submit(self) -> None:
-        """Write the batch and commit what was written."""
-        outcome = self.outcome
-        batch = list(outcome.requests)
-        verdicts = self.store.write([request.block for request in batch], [request.data for request in batch])
-        for request, verdict in zip(batch, verdicts, strict=True):
+    def _complete(self, submitted: Submitted, verdicts: list[OSError | None]) -> None:
+        """Commit what was written, and give back the blocks of what was not, or is not wanted any more."""
+        slots, blocks = np.array(submitted.slots, np.int64), np.array(submitted.blocks, np.uint64)
+        written = np.array([verdict is None for verdict in verdicts])
+        with self.path.stats.lock:
+            self.path.stats.bd_writes += self.units * int(np.count_nonzero(written))
+        for start in range(0, len(slots), LOCKED_SLOTS):
+            part = slice(start, start + LOCKED_SLOTS)
+            kept = self._commit(slots[part], blocks[part], written[part])
+            submitted.done = min(part.stop, len(slots))
+            self.outcome.pages += int(np.count_nonzero(kept))
+            if not kept.all():
+                self.store.release_many(blocks[part][~kept].tolist())
+        for verdict, charged in zip(verdicts, submitted.charged, strict=True):
             if verdict is not None:
-                self._abandon(request, _medium_error(verdict))
-                continue
-            with self.path.stats.lock:
-                self.path.stats.bd_writes += self.units
-            committed = self._commit(request)
-            outcome.requests.remove(request)
-            if committed:
-                outcome.pages += 1
-            else:
-                self.store.release(request.block)
+                self.device.budget.refund(charged)
+                self.outcome.error = _medium_error(verdict)
 
-    def _commit(self, request: Request) -> bool:
-        """Give the slot its block if it still has the token; False when it was accessed, overwritten or freed."""
-        path, table, index = self.path, self.path.table, request.index
-        with table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            flags = table.flags_row[index]
-            if not flags & PP_SLOT:
-                return False
-            size = flags & SIZE_MASK
-            handle = table.handles_row[index]
-            keep_size = size if self.device.compressed_writeback else 0
-            table.flags_row[index] = WB | (flags & KEPT_FLAGS) | keep_size
-            table.handles_row[index] = request.block
+    def _commit(self, slots: Column, blocks: Column, written: Column) -> Column:
+        """Give slots their blocks, where these are written and the slot still has its token: it has not been accessed,
+        overwritten or freed. Returns which."""
+        path, table = self.path, self.path.table
+        with table.lock_slots(slots):
+            kept: Column = written & ((table.flags[slots] & PP_SLOT) != 0)
+            if self._named_twice:
+                # A slot that comes twice has the first block that was written; the other is given back.
+                order = np.flatnonzero(kept)
+                kept = np.zeros(len(slots), bool)
+                kept[order[np.unique(slots[order], return_index=True)[1]]] = True
+            at = slots[kept]
+            flags, handles = table.flags[at], table.handles[at].tolist()
+            sizes = flags & SIZE_MASK
+            after = (flags & KEPT_FLAGS) | WB | (sizes if self.device.compressed_writeback else 0)
+            # In one line: a signal's handler runs between lines at the earliest.
+            table.flags[at], table.handles[at] = after, blocks[kept]
             with path.stats.lock:
-                path.stats.compr_data_size -= size
-                if flags & HUGE:
-                    path.stats.huge_pages -= 1
-            try:
-                path.allocator.free(handle)
-            except Exception as error:
-                raise path.allocator_fault(error) from error
-            return True
+                path.stats.compr_data_size -= int(sizes.sum(dtype=np.int64))
+                path.stats.huge_pages -= int(np.count_nonzero(flags & HUGE))
+        try:
+            path.allocator.free_many(handles)
+        except Exception as error:
+            raise path.allocator_fault(error) from error
+        return kept
 
-    def _has_its_block(self, request: Request) -> bool:
-        """Whether a request was committed, whatever ended the pass after that: then the block is the slot's."""
-        table, index = self.path.table, request.index
-        with table.locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            return bool(table.flags_row[index] & WB) and table.handles_row[index] == request.block
+    def _account_for_the_rest(self) -> None:
+        """Give back blocks and budget of what was submitted and, whatever ended the pass, not committed."""
+        submitted = self.submitted
+        for position in range(submitted.done, len(submitted.blocks)):
+            block = submitted.blocks[position]
+            if not self._has_block(submitted.slots[position], block):
+                self.store.release(block)
+                if position < len(submitted.charged):
+                    self.device.budget.refund(submitted.charged[position])
+
+    def _has_block(self, slot: int, block: int) -> bool:
+        table = self.path.table
+        with table.lock_range(slot, 1):
+            return bool(table.flags_row[slot] & WB) and table.handles_row[slot] == block
 
 
 def _medium_error(error: OSError) -> ZramError:
