@@ -8,6 +8,7 @@ import numpy as np
 
 from .datapath import DataPath
 from .errors import ZramError
+from .interfaces import Buffer
 from .slot_table import HUGE, PP_SLOT, PRIORITY_SHIFT, SIZE_MASK, Column
 
 LOCKED_SLOTS = 64
@@ -28,11 +29,26 @@ class PoolPages:
 
         Raises PluginFault when the allocator fails.
         """
-        path = self._path
-        table, page_size = path.table, path.page_size
-        taken: list[Column] = []
-        objects: list[bytes] = []
-        flags: list[int] = []
+        page_size = self._path.page_size
+        taken, flags, pages = self._copy_objects(slots)
+        failures: dict[int, ZramError] = {}
+        if self._compressed:
+            # The rest of the block is zeroed: it would leak old memory (3bf1c285dc40).
+            pages = [bytes(data).ljust(page_size, b"\0") for data in pages]
+        else:
+            packed = np.flatnonzero((flags & HUGE) == 0)
+            priorities = flags[packed] >> PRIORITY_SHIFT & 3
+            for priority in np.unique(priorities).tolist():
+                positions = packed[priorities == priority].tolist()
+                failures |= self._unpack(priority, positions, pages)
+        target[: len(pages) * page_size] = b"".join(pages)
+        return taken, failures
+
+    def _copy_objects(self, slots: Column) -> tuple[Column, Column, list[Buffer]]:
+        """Those of `slots` that have their token, their flags and their objects."""
+        path, table = self._path, self._path.table
+        taken, flags = [slots[:0]], [table.flags[:0]]
+        objects: list[Buffer] = []
         for start in range(0, len(slots), LOCKED_SLOTS):
             part = slots[start : start + LOCKED_SLOTS]
             with table.lock_slots(part):
@@ -47,37 +63,27 @@ class PoolPages:
                 except Exception as error:
                     raise path.allocator_fault(error) from error
             taken.append(part)
-            flags += rows.tolist()
-        failures: dict[int, ZramError] = {}
-        groups: dict[int, list[int]] = {}
-        for position, flag in enumerate(flags):
-            if self._compressed or flag & HUGE:
-                # The rest of the block is zeroed: it would leak old memory (3bf1c285dc40).
-                target[position * page_size : (position + 1) * page_size] = objects[position].ljust(page_size, b"\0")
-            else:
-                groups.setdefault(flag >> PRIORITY_SHIFT & 3, []).append(position)
-        for priority, positions in groups.items():
-            self._unpack(priority, positions, objects, target, failures)
-        return np.concatenate(taken) if taken else slots[:0], failures
+            flags.append(rows)
+        return np.concatenate(taken), np.concatenate(flags), objects
 
-    def _unpack(
-        self,
-        priority: int,
-        positions: Sequence[int],
-        objects: Sequence[bytes],
-        target: memoryview,
-        failures: dict[int, ZramError],
-    ) -> None:
-        """Decompress the objects at `positions`; when one of them cannot be, each by itself."""
+    def _unpack(self, priority: int, positions: Sequence[int], pages: list[Buffer]) -> dict[int, ZramError]:
+        """Replace the objects at `positions` by their pages. When one of them cannot be decompressed, each is tried by
+        itself, and what cannot be is a page of zeroes and in the answer."""
         page_size = self._path.page_size
+        objects = pages if len(positions) == len(pages) else [pages[position] for position in positions]
         try:
-            pages = self._path.zcomp.decompress(priority, [objects[position] for position in positions], page_size)
+            found = self._path.zcomp.decompress(priority, objects, page_size)
         except ZramError as error:
-            if len(positions) == 1:
-                failures[positions[0]] = error
-                return
-            for position in positions:
-                self._unpack(priority, [position], objects, target, failures)
-            return
-        for position, page in zip(positions, pages, strict=True):
-            target[position * page_size : (position + 1) * page_size] = page
+            if len(positions) > 1:
+                failures: dict[int, ZramError] = {}
+                for position in positions:
+                    failures |= self._unpack(priority, [position], pages)
+                return failures
+            pages[positions[0]] = bytes(page_size)
+            return {positions[0]: error}
+        if len(found) == len(pages):
+            pages[:] = found
+        else:
+            for position, page in zip(positions, found, strict=True):
+                pages[position] = page
+        return {}
