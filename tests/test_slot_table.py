@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import itertools
 import threading
+from random import Random
 
 import numpy as np
 import pytest
 
 from zramcore.errors import NoMemory
 from zramcore.slot_table import (
+    BLOCK_ROWS,
     HUGE,
     IDLE,
     INCOMPRESSIBLE,
+    LOCK_MASK,
     LOCK_SHIFT,
     NR_LOCKS,
     PP_SLOT,
     PRIORITY_MASK,
     PRIORITY_SHIFT,
     SAME,
+    SCAN_ROWS,
     SIZE_MASK,
     WB,
     SlotTable,
     allocated,
+    change_flags,
     holds_object,
     in_memory,
 )
@@ -145,3 +150,52 @@ def test_overlapping_ranges_of_many_threads_do_not_deadlock() -> None:
 def test_too_many_slots_are_enomem() -> None:
     with pytest.raises(NoMemory):
         SlotTable(1 << 60)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, SIZE_MASK - 1, SIZE_MASK])
+def test_who_is_in_memory(size: int) -> None:
+    """The one comparison says what the five conditions say, for every combination of flags and of what is asked."""
+    combinations = [sum(some) for count in range(9) for some in itertools.combinations(FLAGS, count)]
+    rows = np.array([size | flags for flags in combinations], np.uint32)
+    asked = [0, IDLE, HUGE, IDLE | HUGE, INCOMPRESSIBLE]
+    for having, lacking in itertools.product(asked, asked):
+        if not having & lacking:
+            expected = [
+                bool(size) and not row & (SAME | WB) and row & having == having and not row & lacking
+                for row in rows.tolist()
+            ]
+            assert in_memory(rows, having, lacking).tolist() == expected
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 60, 1000, 4096])
+def test_changing_a_flag(count: int) -> None:
+    """Few rows are picked, many are changed together: the same comes out."""
+    rows = np.arange(4096, dtype=np.uint32) | IDLE
+    changed = np.zeros(4096, bool)
+    changed[Random(count).sample(range(4096), count)] = True
+    expected = [row ^ IDLE if change else row for row, change in zip(rows.tolist(), changed.tolist(), strict=True)]
+    change_flags(rows, changed, IDLE)
+    assert rows.tolist() == expected
+
+
+def test_blocks_are_the_touched_ranges_in_groups() -> None:
+    table = SlotTable(5 * SCAN_ROWS + 7)
+    for start, count in ((5, 1), (SCAN_ROWS - 100, 300), (2 * SCAN_ROWS, 2 * SCAN_ROWS), (5 * SCAN_ROWS, 7)):
+        table.touch(start, count)
+    groups = list(table.touched_blocks())
+    assert all(sum(block.stop - block.start for block in group) <= 2 * SCAN_ROWS for group in groups)
+    blocks = [block for group in groups for block in group]
+    assert all(0 < block.stop - block.start <= BLOCK_ROWS for block in blocks)
+    rows = [row for block in blocks for row in range(block.start, block.stop)]
+    assert rows == [row for start, end in table.touched_ranges() for row in range(start, end)]
+    assert list(table.touched_blocks(100, 100)) == []
+    assert [(block.start, block.stop) for (block,) in table.touched_blocks(1, 3)] == [(1, 3)]
+
+
+def test_the_locks_of_scattered_slots() -> None:
+    table = SlotTable(1 << 20)
+    slots = np.array([5, 64 * 300, 4, 64 * 9 + 1, 70_000])
+    wanted = {slot >> LOCK_SHIFT & LOCK_MASK for slot in slots.tolist()}
+    with table.lock_slots(slots):
+        assert {stripe for stripe, lock in enumerate(table.locks) if lock.locked()} == wanted
+    assert not any(lock.locked() for lock in table.locks)

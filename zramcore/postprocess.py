@@ -55,11 +55,9 @@ class Selection:
     mode: Mode
 
 
-def qualifying(flags: Column, mode: Mode) -> Rows:
-    """Which of these rows hold a page in memory that `mode` wants."""
-    wanted = in_memory(flags)
-    if mode.all_of:
-        wanted &= (flags & mode.all_of) == mode.all_of
+def qualifying(flags: Column, mode: Mode, excluded: int = 0) -> Rows:
+    """Which of these rows hold a page in memory that `mode` wants, without any of the `excluded` flags."""
+    wanted = in_memory(flags, mode.all_of, excluded)
     if mode.any_of:
         wanted &= (flags & mode.any_of) != 0
     return wanted
@@ -81,43 +79,50 @@ def gather(
     they are marked, so that the caller knows of every mark even when a signal ends the call.
     """
     for selection in selections:
-        for start, end in table.touched_ranges(selection.first, selection.end):
-            with table.lock_range(start, end - start):
-                flags = table.flags[start:end]
-                found = np.flatnonzero(qualifying(flags, selection.mode) & ((flags & excluded) == 0))
-                if not len(found):
-                    continue
-                slots.append(found + start)
-                sizes.append(flags[found] & SIZE_MASK)
-                if handles is not None:
-                    handles.append(table.handles[start:end][found])
-                if mark:
-                    flags[found] |= mark
+        for blocks in table.touched_blocks(selection.first, selection.end):
+            with table.lock_blocks(blocks):
+                for block in blocks:
+                    flags = table.flags[block]
+                    wanted = qualifying(flags, selection.mode, excluded)
+                    found = np.flatnonzero(wanted)
+                    if not len(found):
+                        continue
+                    slots.append(found + block.start)
+                    sizes.append(flags[found] & SIZE_MASK)
+                    if handles is not None:
+                        handles.append(table.handles[block][found])
+                    if mark:
+                        flags[found] |= mark
 
 
 def size_order(sizes: list[Column]) -> Column:
     """Positions in the concatenated `sizes` in the order a pass takes them: biggest first, in buckets."""
-    bucket = np.concatenate(sizes) // BUCKET_BYTES
+    # 16 bits hold a bucket, also of 64 KiB pages, and are sorted by radix.
+    bucket = (np.concatenate(sizes) // BUCKET_BYTES).astype(np.uint16)
     order: Column = np.argsort(bucket, kind="stable")[::-1]
     return order
 
 
 @contextmanager
-def tokens(table: SlotTable, selections: list[Selection], excluded: int = 0) -> Iterator[list[int]]:
+def chosen(table: SlotTable, selections: list[Selection], excluded: int = 0) -> Iterator[Column]:
     """Choose candidates and set their tokens; yields the slots in the order to process them.
 
     A slot that two selections name comes twice (as in the kernel, where the second write is wasted). `excluded`
     flags disqualify a slot. On the way out every token that is left is taken back, however the block ends.
     """
-    chosen: list[Column] = []
+    found: list[Column] = []
     sizes: list[Column] = []
     try:
-        gather(table, selections, chosen, sizes, excluded=excluded, mark=PP_SLOT)
-        if not chosen:
-            yield []
-            return
-        yield np.concatenate(chosen)[size_order(sizes)].tolist()
+        gather(table, selections, found, sizes, excluded=excluded, mark=PP_SLOT)
+        yield np.concatenate(found)[size_order(sizes)] if found else np.zeros(0, np.int64)
     finally:
-        for slots in chosen:
+        for slots in found:
             with table.lock_range(int(slots[0]), int(slots[-1] - slots[0]) + 1):
                 table.flags[slots] &= NO_TOKEN
+
+
+@contextmanager
+def tokens(table: SlotTable, selections: list[Selection], excluded: int = 0) -> Iterator[list[int]]:
+    """`chosen`, for who takes one slot after the other."""
+    with chosen(table, selections, excluded) as slots:
+        yield slots.tolist()

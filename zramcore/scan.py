@@ -15,31 +15,32 @@ from .slot_table import (
     WB,
     SlotTable,
     allocated,
+    change_flags,
     in_memory,
 )
-
-NOT_IDLE = np.uint32(~IDLE & 0xFFFFFFFF)
 
 
 def mark_all_idle(table: SlotTable) -> None:
     """Set IDLE on every page in memory; same-filled and written-back ones are never idle (since 6.13)."""
-    for start, end in table.touched_ranges():
-        with table.lock_range(start, end - start):
-            flags = table.flags[start:end]
-            flags[in_memory(flags)] |= IDLE
+    for blocks in table.touched_blocks():
+        with table.lock_blocks(blocks):
+            for block in blocks:
+                flags = table.flags[block]
+                change_flags(flags, in_memory(flags, lacking=IDLE), IDLE)
 
 
 def mark_idle_by_age(table: SlotTable, now: int, age: int) -> None:
     """Set IDLE on pages in memory last accessed more than `age` seconds before `now` (boot seconds), and clear it on
     the younger ones. A page exactly `age` seconds old is young (measured, Linux 7.3.4)."""
     cutoff = now - age
-    for start, end in table.touched_ranges():
-        with table.lock_range(start, end - start):
-            flags = table.flags[start:end]
-            held = in_memory(flags)
-            old = table.ac_times[start:end] < cutoff
-            flags[held & old] |= IDLE
-            flags[held & ~old] &= NOT_IDLE
+    for blocks in table.touched_blocks():
+        with table.lock_blocks(blocks):
+            for block in blocks:
+                flags = table.flags[block]
+                changed = in_memory(flags)
+                if changed.any():
+                    changed &= (table.ac_times[block] < cutoff) != ((flags & IDLE) != 0)
+                    change_flags(flags, changed, IDLE)
 
 
 def block_state(table: SlotTable) -> Iterator[str]:

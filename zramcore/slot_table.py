@@ -45,7 +45,12 @@ NOT_PLAIN = SAME | WB | HUGE | PRIORITY_MASK
 CHUNK_SHIFT = 12
 """Rows per entry of `touched`: 4096, so that 26 million slots need 6,400 entries."""
 SCAN_ROWS = 1 << 18
-"""Rows a whole-table pass looks at while it holds the locks: about a millisecond."""
+"""Rows a whole-table pass looks at while it holds the locks: about half a millisecond, at most twice as many."""
+
+BLOCK_ROWS = 1 << 16
+"""Rows that an array operation works on at once, so that what lies between two operations stays in the cache."""
+DENSE = 64
+"""From one row in so many on, changing all rows is quicker than picking those to change."""
 
 LOCK_SHIFT = 6
 """Slots that share a lock: 64, so that a 1 MiB request takes four or five."""
@@ -149,6 +154,25 @@ class SlotTable:
         start, end = first >> CHUNK_SHIFT, (first + count - 1) >> CHUNK_SHIFT
         self.touched[start : end + 1] = b"\1" * (end - start + 1)
 
+    def touched_blocks(self, start: int = 0, stop: int | None = None) -> Iterator[list[slice]]:
+        """The rows of `touched_ranges` in blocks of at most BLOCK_ROWS, as many together as a whole-table pass is to
+        look at under one `lock_blocks`: taking all locks costs as much as looking at 50,000 rows."""
+        group: list[slice] = []
+        rows = 0
+        for first, end in self.touched_ranges(start, stop):
+            for at in range(first, end, BLOCK_ROWS):
+                group.append(slice(at, min(at + BLOCK_ROWS, end)))
+            rows += end - first
+            if rows >= SCAN_ROWS:
+                yield group
+                group, rows = [], 0
+        if group:
+            yield group
+
+    def lock_blocks(self, blocks: list[slice]) -> AbstractContextManager[object]:
+        """The locks of all rows of ascending blocks."""
+        return self.lock_range(blocks[0].start, blocks[-1].stop - blocks[0].start)
+
     def touched_ranges(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int]]:
         """Ranges (first, end) of rows that may hold something, each of at most SCAN_ROWS rows, in ascending order."""
         stop = self.nr_slots if stop is None else stop
@@ -178,7 +202,21 @@ def holds_object(flags: Column) -> Rows:
     return holds
 
 
-def in_memory(flags: Column) -> Rows:
-    """Which rows hold a page that may become idle or be written back: an object, neither same-filled nor written."""
-    held: Rows = ((flags & SIZE_MASK) != 0) & ((flags & (SAME | WB)) == 0)
+def in_memory(flags: Column, having: int = 0, lacking: int = 0) -> Rows:
+    """Which rows hold a page that may become idle or be written back: an object, neither same-filled nor written; with
+    all flags of `having`, and none of `lacking`."""
+    # One comparison for all conditions. Flags are single bits above the size, so what a row has too many can never make
+    # up for what it lacks: the difference is below SIZE_MASK only when nothing is left but a size, less one.
+    rest = flags & np.uint32(SIZE_MASK | SAME | WB | having | lacking)
+    rest -= np.uint32(having + 1)
+    held: Rows = rest < np.uint32(SIZE_MASK)
     return held
+
+
+def change_flags(flags: Column, changed: Rows, flag: int) -> None:
+    """Turn `flag` over in the rows that `changed` says; pages of memory without such rows are seldom written to."""
+    count = int(np.count_nonzero(changed))
+    if count * DENSE >= len(flags):
+        flags ^= changed * np.uint32(flag)
+    elif count:
+        flags[np.flatnonzero(changed)] ^= np.uint32(flag)

@@ -21,7 +21,7 @@ from .datapath import DataPath
 from .device import Device
 from .errors import BudgetExhausted, DeviceIOError, InvalidValue, NoBackingDevice, NoSpace, ZramError
 from .pool_pages import LOCKED_SLOTS, PoolPages
-from .postprocess import MAX_BATCH, Selection, tokens
+from .postprocess import MAX_BATCH, Selection, chosen
 from .slot_table import (
     HUGE,
     INCOMPRESSIBLE,
@@ -89,8 +89,8 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
         used = path.allocator.pages_used
         outcome = Outcome()
         try:
-            with tokens(path.table, selections) as candidates:
-                _Pass(device, path, store, outcome, np.array(candidates, np.int64)).run()
+            with chosen(path.table, selections) as candidates:
+                _Pass(device, path, store, outcome, candidates).run()
         except ZramError as error:
             outcome.error = error
             raise
