@@ -1,6 +1,7 @@
 """Keep the memory of a device between two marks: above the high one, spill down to the low one.
 
 The coldest pages go first, and of those the least compressible first, which free the most memory for a block each.
+Where the pool has gaps, it is compacted before anything is written: that wears no flash.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from .figures import UNIT, Memory, column, hours, memory, why_no_writeback
 from .options import read_duration, read_fraction, read_interval, read_size
 
 _MIB = 1 << 20
+GAPS = 8
+"""A pool is compacted when more than one part in this many holds no data: sizes that are rounded up take less."""
 
 
 def read_mark(text: str) -> str:
@@ -30,14 +33,15 @@ def read_mark(text: str) -> str:
 class Watermark(WritebackPolicy):
     """Every `period`, look at mem_used_total. Above `high`, spill: in each step, `pace` after the last, some of the
     coldest pages, no more than would free the rest of the way to `low`. A step that frees nothing goes on to younger
-    pages, down to `age`; when those are gone too it waits for `backoff`.
+    pages, down to `age`; when those are gone too it waits for `backoff`. A pool with gaps is compacted first, and again
+    before it gives up: what was spilled or recompressed leaves some.
 
     A target without access times: huge pages go first, then those marked in the step before and still idle.
     """
 
     name = "watermark"
     summary = "keep memory under a mark by spilling the coldest, least compressible pages"
-    writes = ("idle", "writeback")
+    writes = ("idle", "writeback", "compact")
     options: ClassVar[Sequence[Option]] = (
         Option("high", read_mark, "80%", "spill above this much memory: a size, or percent of mem_limit (or disksize)"),
         Option("low", read_mark, "70%", "spill down to this"),
@@ -60,6 +64,7 @@ class Watermark(WritebackPolicy):
         self._spilling = False
         self._stuck = False
         self._marked = False
+        self._compacted = False
         self._used: int | None = None
         self._sleep = Sleep()
 
@@ -74,8 +79,14 @@ class Watermark(WritebackPolicy):
         words = f"{_size(figures.used)} used, marks {_size(low)} and {_size(high)}"
         if figures.used <= (low if self._spilling else high):
             done, self._spilling, self._stuck, self._marked = self._spilling, False, False, False
+            self._compacted = False
             return Tick((), self._period, f"{words}, {'down to the low one' if done else 'under the high one'}")
-        if self._spilling and self._used is not None and figures.used >= self._used:
+        fruitless = self._spilling and self._used is not None and figures.used >= self._used
+        if (not self._spilling or (fruitless and self._stuck)) and self._has_gaps(target, figures):
+            self._compacted = True
+            gaps = figures.used - figures.compressed
+            return Tick((("compact", "1"),), self._pace, f"{words}, compacting a pool with {_size(gaps)} of gaps")
+        if fruitless:
             if self._stuck:
                 self._spilling, self._stuck, self._marked = False, False, False
                 return Tick((), self._backoff, f"{words}, nothing more to spill, again in {hours(self._backoff)}")
@@ -86,6 +97,7 @@ class Watermark(WritebackPolicy):
         return self._step(target, now, figures, low, words)
 
     def _step(self, target: PolicyTarget, now: float, figures: Memory, low: int, words: str) -> Tick:
+        self._compacted = False
         wanted = self._pages(target, figures, figures.used - low)
         if not can(target, "idle_age"):
             modes = [("writeback", mode) for mode in (("huge", "idle") if self._marked else ("huge",))]
@@ -97,6 +109,11 @@ class Watermark(WritebackPolicy):
         age = least if ages is None or self._stuck else ages.coldest(-(-wanted // 8), least)
         writes = (("idle", str(age)), ("writeback", "huge_idle"), ("writeback", "idle"))
         return Tick(writes, self._pace, f"{words}, spilling {wanted} pages older than {hours(age)}", wanted)
+
+    def _has_gaps(self, target: PolicyTarget, figures: Memory) -> bool:
+        """Whether compaction may help, and was not what was just done."""
+        gaps = figures.used - figures.compressed
+        return not self._compacted and gaps * GAPS > figures.used and can(target, "compact")
 
     @staticmethod
     def _pages(target: PolicyTarget, figures: Memory, size: int) -> int:

@@ -117,6 +117,31 @@ def test_pages_younger_than_age_stay_and_it_gives_up_for_a_while(target: Target)
     assert reports[-1].next_in == 60.0
 
 
+def test_a_pool_with_gaps_is_compacted_before_anything_is_written(target: Target) -> None:
+    for page in range(0, 512, 2):
+        target.device.discard(page * 4096, 4096)  # two of these share a page of the pool
+    before = used(target)
+    (report, *_) = spill(target, {"high": "2600K", "low": "2600K"}, 0.0)
+    assert [(write.attribute, write.value) for write in report.writes] == [("compact", "1")]
+    assert "compacting a pool with" in report.reason
+    assert used(target) < before
+    assert gone(target) == set()
+
+
+def test_the_gaps_that_spilling_leaves_are_compacted_before_it_gives_up() -> None:
+    target = FakeTarget()
+    target.values["mm_stat"] = "268435456 80000000 81000000 0 0 0 0 0 0\n"
+    scheduler, reports = Scheduler(clock=VirtualClock()), list[Report]()
+    scheduler._on_report = reports.append
+    scheduler.add(target, Watermark({"high": "50M", "low": "40M"}))
+    scheduler.run(until=0.0)
+    target.values["mm_stat"] = "268435456 60000000 81000000 0 0 0 0 0 0\n"  # written back, and no page of the pool free
+    scheduler.run(until=4.0)
+    done = [[write.attribute for write in report.writes] for report in reports]
+    assert done == [["idle", "writeback", "writeback"], ["idle", "writeback", "writeback"], ["compact"], []]
+    assert reports[-1].reason.endswith("nothing more to spill, again in 60 s")
+
+
 def test_percent_is_of_mem_limit_or_else_of_disksize(target: Target) -> None:
     assert "marks 1 MiB and 2 MiB" in spill(target, {"high": "50%", "low": "25%"}, 0.0)[0].reason
     target.store("mem_limit", "8M")
