@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zramcore import attributes
+from zramcore import attributes, kernel
 from zramcore.device import Device
 from zramcore.errors import ZramError
 from zramcore.interfaces import Allocator, Buffer, Catalogue, Compressor, CompressorContext, CompressorParams
@@ -80,6 +80,24 @@ def device(catalogue: Catalogue, clock: Clock) -> Iterator[DeviceFactory]:
 def disk() -> Callable[[], FaultyDriver]:
     """The driver that was opened last as "disk"."""
     return lambda: FaultyDriver.named("disk")
+
+
+@pytest.fixture
+def zram0() -> Iterator[KernelDevice]:
+    """The machine's own zram0, reset before and after; skipped where it is missing, in use or not ours to use."""
+    control = KernelControl()
+    if "zram0" not in control.names():
+        pytest.skip("this kernel has no zram0")
+    if os.geteuid() != 0:
+        pytest.skip("zram0 needs root")
+    device = control.target("zram0")
+    if device.initialized or kernel._is_open(kernel.SYSFS, "zram0"):
+        pytest.skip("zram0 is in use")
+    try:
+        device.reset()
+        yield device
+    finally:
+        device.reset()
 
 
 class Rogue:

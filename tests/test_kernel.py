@@ -7,7 +7,6 @@ import gzip
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -366,24 +365,6 @@ def test_a_kernel_without_zram_says_so(tmp_path: Path) -> None:
 
 
 # For real -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def zram0() -> Iterator[KernelDevice]:
-    """The machine's own zram0, reset before and after; skipped where it is missing, in use or not ours to use."""
-    control = KernelControl()
-    if "zram0" not in control.names():
-        pytest.skip("this kernel has no zram0")
-    if os.geteuid() != 0:
-        pytest.skip("zram0 needs root")
-    device = control.target("zram0")
-    if device.initialized or kernel._is_open(kernel.SYSFS, "zram0"):
-        pytest.skip("zram0 is in use")
-    try:
-        device.reset()
-        yield device
-    finally:
-        device.reset()
 
 
 def test_the_real_device_is_set_up_used_marked_compacted_and_reset(zram0: KernelDevice) -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from zramcore.attach.programs import ProgramFailed, find
+from zramcore.attach.tables import is_swap
 from zramcore.attributes import ATTRIBUTES
 from zramcore.config import check, check_file, load_config
 from zramcore.control import Control
 from zramcore.deployed import KernelDeployed
 from zramcore.deployment import Deployment
 from zramcore.errors import ConfigError, DeviceBusy, InvalidValue, NoMemory, ZramError
-from zramcore.interfaces import Catalogue
-from zramcore.kernel import SYSFS, KernelControl, sysfs_root
+from zramcore.interfaces import Catalogue, PolicyTarget, Tick, WritebackPolicy
+from zramcore.kernel import SYSFS, KernelControl, KernelDevice, sysfs_root
 from zramcore.scheduler import Report, Scheduler
 from zramcore.testing.policy import VirtualClock
 from zramcore.testing.sysfs import LivingTree, make_sysfs
@@ -376,3 +378,99 @@ def test_auto_is_ours_for_who_may_not_set_up_the_kernels(tmp_path: Path) -> None
 def test_where_sysfs_is() -> None:
     assert sysfs_root({}) == SYSFS
     assert sysfs_root({"ZRAMCORE_SYSFS": "/tmp/tree"}) == Path("/tmp/tree")
+
+
+# For real -------------------------------------------------------------------------------------------------------------
+
+MIXED = """
+[device.zram0]
+target = "kernel"
+comp_algorithm = "lzo"
+disksize = "16M"
+mem_limit = "8M"
+
+[[device.zram0.policy]]
+name = "marks"
+
+[device.fast]
+disksize = "8M"
+backing_dev = "file:fast.img,size=1M"
+
+[[device.fast.policy]]
+name = "huge"
+"""
+
+
+class Marks(WritebackPolicy):
+    """Marks pages idle and compacts."""
+
+    name = "marks"
+    writes = ("idle", "compact")
+
+    def tick(self, target: PolicyTarget, now: float) -> Tick:
+        return Tick((("idle", "all"), ("compact", "1")), 60.0, "marking and compacting")
+
+
+def test_one_scheduler_drives_the_real_zram0_and_ours_in_one_file(
+    zram0: KernelDevice, built_in: Catalogue, tmp_path: Path
+) -> None:
+    catalogue = replace(built_in, policies={**built_in.policies, "marks": Marks})
+    (tmp_path / "test.toml").write_text(MIXED)
+    config, problems = check_file(tmp_path / "test.toml", catalogue)
+    assert (config is not None, problems) == (True, [])
+    deployment = Deployment.bring_up(load_config(tmp_path / "test.toml"), Control(catalogue))
+    try:
+        kernels, ours = deployment.devices
+        assert [deployed.label for deployed in (kernels, ours)] == ["zram0", "fast (zram1)"]
+        assert "[lzo]" in kernels.target.show("comp_algorithm")
+        Path("/dev/zram0").write_bytes(b"compressible " * 10_000)
+        ours.target.device.pwrite(0, random.Random(1).randbytes(16 * 4096))
+        reports: list[Report] = []
+        scheduler = Scheduler(clock=VirtualClock(), on_report=reports.append)
+        assert deployment.attach(scheduler) == 2
+        scheduler.run_due()
+        assert [(report.target, report.error) for report in reports] == [("zram0", ""), ("fast", "")]
+        assert [write.attribute for write in reports[0].writes] == ["idle", "compact"]
+        assert reports[1].written_back == 16 * 4096
+        assert int(zram0.show("mm_stat").split()[0]) >= 130_000
+    finally:
+        deployment.take_down()
+    assert not zram0.initialized
+
+
+def test_every_policy_says_what_the_real_kernel_lacks_in_a_line(zram0: KernelDevice, built_in: Catalogue) -> None:
+    zram0.store("disksize", "1M")
+    reports: list[Report] = []
+    scheduler = Scheduler(clock=VirtualClock(), on_report=reports.append)
+    for policy in built_in.policies.values():
+        scheduler.add(zram0, policy({}))
+    scheduler.run(until=4 * 3600.0)
+    assert {report.policy for report in reports} == set(built_in.policies)
+    for report in reports:
+        assert "raised" not in report.error
+        if "writeback" not in zram0.capabilities and report.error:
+            assert "zram0 has no writeback on this kernel (ENOENT)" in report.error
+
+
+def test_the_real_zram0_is_swap_and_a_file_system_and_neither_afterwards(
+    zram0: KernelDevice, built_in: Catalogue, tmp_path: Path
+) -> None:
+    missing = [name for name in ("blkid", "mkswap", "swapon", "swapoff", "mkfs.ext4", "mount") if not find(name)]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    lines = "[device.zram0]\ntarget = 'kernel'\ndisksize = '32M'\n"
+    for use, there in (
+        ("swap = true", lambda: is_swap("/dev/zram0")),
+        ("mkfs = 'ext4'\nmount = 'mnt'\nattach = 'link'", lambda: os.path.ismount(tmp_path / "mnt")),
+    ):
+        (tmp_path / "test.toml").write_text(f"{lines}{use}\n")
+        try:
+            deployment = Deployment.bring_up(load_config(tmp_path / "test.toml"), Control(built_in))
+        except ProgramFailed as error:
+            pytest.skip(f"not here: {error}")  # a container may not swap or mount
+        assert there()
+        deployment.take_down()
+        assert not there()
+        assert not zram0.initialized
+    assert not (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "mnt").exists()
