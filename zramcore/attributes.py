@@ -35,6 +35,8 @@ from .zcomp import NR_PRIORITIES, PRIMARY, read_dictionary
 NOT_SET = -(1 << 31)
 """A level or winbits of this much is the kernel's mark for one that is not given."""
 
+MAX_WORKERS = 1024
+
 Show = Callable[[Device], str]
 Store = Callable[[Device, str], None]
 
@@ -98,6 +100,13 @@ def _compact_store(device: Device, text: str) -> None:
     path = device.path
     if path is not None:
         path.compact()
+
+
+def _workers_store(device: Device, text: str) -> None:
+    workers = _strict(kstrtouint, text)
+    if not 1 <= workers <= MAX_WORKERS:
+        raise InvalidValue(f"workers is 1 to {MAX_WORKERS}", hint="1: every request on its own thread alone")
+    device.set_workers(workers)
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
@@ -303,6 +312,8 @@ _TABLE = (
                   f"[{name}] " if name == d.allocator_name else f"{name} " for name in d.catalogue.allocators) + "\n",
               lambda d, text: d.choose_allocator(_line(text)), "-",
               "The allocator of the pool, before disksize; reading lists all, the chosen one in brackets."),
+    Attribute("workers", lambda d: f"{d.workers}\n", _workers_store, "-",
+              "Threads that a large request may use, its own included: 1 to 1024; the cores of this process at first."),
     Attribute("mem_limit", None, _mem_limit_store, "3.18", "Bytes the pool may use, rounded up to a page; 0: any."),
     Attribute("mem_used_max", None, _mem_used_max_store, "3.18", "0 sets the maximum in mm_stat to what is used now."),
     Attribute("compact", None, _compact_store, "4.1", "Any text compacts the pool."),

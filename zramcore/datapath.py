@@ -39,6 +39,13 @@ class DataPath(ReadPath):
         self.write_page: PageWriter = page_writer(self)
         """Write one page by its byte offset; False when this is not for it (use `write_pages`)."""
 
+    native = False
+    """Whether compiled code does the work."""
+
+    def set_workers(self, workers: int) -> None:
+        """Threads that a large request may use, its own included."""
+        self.zcomp.workers = workers
+
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def compress_one(self, page: bytes) -> tuple[Buffer, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .access_clock import AccessClock, boot_seconds
 from .backing import BackingStore
+from .batch_path import data_path, usable_cores
 from .budget import WriteBudget
 from .datapath import DataPath
 from .device_file import DeviceFile
@@ -77,6 +78,8 @@ class Device:
         self.writeback_batch_size = DEFAULT_BATCH_SIZE
         self.compressed_writeback = False
         self.mem_limit_pages = 0
+        self.workers = usable_cores()
+        """Threads that a large request may use, its own included."""
         self.preview = ""
         """The answer that writeback_preview shows."""
         self.path: DataPath | None = None
@@ -137,6 +140,13 @@ class Device:
             if self.path is not None:
                 self.path.limit_pages = pages
 
+    def set_workers(self, workers: int) -> None:
+        """Let a large request use this many threads, its own included. Takes effect at once."""
+        with self.init_lock:
+            self.workers = workers
+            if self.path is not None:
+                self.path.set_workers(workers)
+
     def initialize(self, size: int) -> None:
         """Set disksize, in bytes, rounded up to a page. Raises InvalidValue for 0, DeviceBusy, NoMemory, and
         whatever a chosen compressor says of its parameters (all choices are then forgotten, as in the kernel)."""
@@ -152,7 +162,8 @@ class Device:
             except ZramError:
                 self.zcomp.forget()
                 raise
-            path = DataPath(
+            path = data_path(
+                self.workers,
                 page_size=self.page_size,
                 table=table,
                 zcomp=zcomp,

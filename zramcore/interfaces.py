@@ -52,6 +52,9 @@ class CompressorContext(abc.ABC):
     raise is reported for them, naming the plugin.
     """
 
+    workers: int = 1
+    """Threads that `compress_pages` may use, the calling one included; the device sets it before a call."""
+
     @property
     def compress_call(self) -> Callable[[Buffer], Buffer]:
         """`compress_page`, or something quicker."""
@@ -81,6 +84,29 @@ class CompressorContext(abc.ABC):
         return [decompress(data, page_size) for data in objects]
 
 
+@dataclass(frozen=True)
+class NativeCodec:
+    """A compressor's C functions, as addresses: the compiled batch path calls them without Python between the pages.
+
+    ``int compress(void *state, const char *page, char *out, int page_size, int out_size, int level)`` returns the bytes
+    written to `out` (`most_bytes` long), 0 or less when it fails. ``int decompress(const char *data, char *page, int
+    data_size, int page_size)`` returns the bytes written, and must stay within both buffers whatever the data. Both
+    are called by several threads at once, without the GIL, and compress the page to what `compress_page` would.
+    """
+
+    compress: int
+    decompress: int
+    most_bytes: int
+    """Of a compressed page; more than the page where the algorithm expands what it cannot compress."""
+    state_size: int = 0
+    """Bytes of scratch that `compress` is given; they hold anything, and each call prepares them itself."""
+    level: int = 0
+    quick: bool = False
+    """A single page takes a few microseconds only: the GIL is then kept for it, for giving it up costs more."""
+    library: object = None
+    """Kept alive with the codec, so that the functions stay loaded."""
+
+
 class Compressor(abc.ABC):
     """One algorithm with its parameters: immutable, shared by all threads of a device; contexts hold the rest.
 
@@ -99,6 +125,10 @@ class Compressor(abc.ABC):
     @abc.abstractmethod
     def create_context(self) -> CompressorContext:
         """A new context for the calling thread."""
+
+    def native_codec(self) -> NativeCodec | None:
+        """The same algorithm with these parameters as C functions; None, the default, when there are none."""
+        return None
 
 
 # Allocators -------------------------------------------------------------------------------------------------------
@@ -121,6 +151,8 @@ class Allocator(abc.ABC):
 
     huge_class_size: int
     """Compressed objects of this many bytes or more are stored raw, as a whole page (3625 for 4 KiB zsmalloc)."""
+
+    store_packed: Callable[..., int] | None = None
 
     arena: tuple[memoryview, memoryview] | None = None
     """(positions, memory) of an allocator whose objects lie in one buffer: while it lives, object `h` of `n` bytes is

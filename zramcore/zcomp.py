@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .errors import InvalidValue, PluginFault, TooLong, ZramError, did_you_mean
-from .interfaces import Buffer, Catalogue, Compressor, CompressorContext, CompressorParams
+from .interfaces import Buffer, Catalogue, Compressor, CompressorContext, CompressorParams, NativeCodec
 
 NR_PRIORITIES = 4
 PRIMARY = 0
@@ -119,6 +119,8 @@ class Zcomp:
 
     def __init__(self, compressors: Sequence[Compressor | None]) -> None:
         self.compressors = compressors
+        self.workers = 1
+        """Threads that a context may use for a batch."""
         self.contexts = Contexts(self)
 
     def context(self, priority: int) -> CompressorContext:
@@ -141,6 +143,14 @@ class Zcomp:
         except Exception as error:
             raise PluginFault(compressor.name, f"create_context raised {error!r}") from error
 
+    def native_codec(self) -> NativeCodec | None:
+        """The C functions of the primary algorithm, if it hands any over. Raises PluginFault (EIO)."""
+        compressor = self.compressors[PRIMARY]
+        try:
+            return compressor.native_codec() if compressor is not None else None
+        except Exception as error:
+            raise self.fault(PRIMARY, error) from error
+
     def fault(self, priority: int, error: Exception) -> ZramError:
         """What to raise for an exception of this priority's compressor."""
         if isinstance(error, ZramError):
@@ -152,7 +162,9 @@ class Zcomp:
     def compress(self, pages: Sequence[Buffer]) -> list[Buffer]:
         """Compress with the primary algorithm; one object per page, in order."""
         try:
-            objects = self.context(PRIMARY).compress_pages(pages)
+            context = self.context(PRIMARY)
+            context.workers = self.workers
+            objects = context.compress_pages(pages)
             if len(objects) != len(pages):
                 raise ValueError(f"{len(pages)} pages gave {len(objects)} objects")
             _check_types(objects)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zramcore.interfaces import Compressor, CompressorParams
+from zramcore.interfaces import Compressor, CompressorParams, NativeCodec
 
 from .lz4 import MAX_DICTIONARY, BlockContext
+from .lz4_library import block_codec
 from .parameters import check_dictionary_size, check_range, check_supported
 
 DEFAULT_LEVEL = 9
@@ -33,3 +34,9 @@ class Lz4hc(Compressor):
 
     def create_context(self) -> BlockContext:
         return BlockContext(self.name, "high_compression", 1, self._level, self.params.dictionary)
+
+    def native_codec(self) -> NativeCodec | None:
+        if self.params.dictionary is not None:
+            return None
+        names = ("LZ4_compress_HC_extStateHC", "LZ4_sizeofStateHC")
+        return block_codec(*names, self._level, self.params.page_size, quick=False)

@@ -9,7 +9,7 @@ from zramcore.errors import CorruptPage, InvalidValue, NotSupported
 from zramcore.interfaces import CompressorParams
 from zramcore.testing.compressor import CompressorConformance
 from zramcore.testing.samples import make_pages
-from zramcore_plugins.compressors import Lz4
+from zramcore_plugins.compressors import Lz4, lz4_library
 
 
 class TestConformance(CompressorConformance):
@@ -21,8 +21,14 @@ class TestConformance(CompressorConformance):
         return Lz4(params)
 
 
-def test_sizes_against_the_kernel(differences) -> None:
-    """python-lz4 carries a newer lz4 than the kernel: exactly these pages differ, (kernel, ours)."""
+def test_sizes_are_the_kernels(differences) -> None:
+    assert differences("lz4", Lz4(CompressorParams())) == {}
+
+
+def test_sizes_without_the_librarys_functions(differences, monkeypatch) -> None:
+    """lz4.block's own calls take another table than the kernel: exactly these pages differ, (kernel, ours)."""
+    monkeypatch.setattr(lz4_library, "find_library", lambda: None)
+    assert Lz4(CompressorParams()).native_codec() is None
     assert differences("lz4", Lz4(CompressorParams())) == {
         10: (2633, 2665),
         11: (2640, 2624),
@@ -35,11 +41,22 @@ def test_sizes_against_the_kernel(differences) -> None:
     }
 
 
-def test_level_is_the_acceleration() -> None:
+def test_level_is_the_acceleration(monkeypatch) -> None:
     page = make_pages(4096)["text"]
+    fast, faster = (Lz4(CompressorParams(level=level)).create_context().compress_page(page) for level in (1, 20))
+    assert len(fast) < len(faster)
+    monkeypatch.setattr(lz4_library, "find_library", lambda: None)
     objects = [bytes(Lz4(CompressorParams(level=level)).create_context().compress_page(page)) for level in (1, 20)]
     assert objects == [lz4.block.compress(page, store_size=False, mode="fast", acceleration=level) for level in (1, 20)]
     assert len(objects[0]) < len(objects[1])
+
+
+class TestConformanceWithoutTheLibrary(TestConformance):
+    """The same when only lz4.block's own calls are to be had."""
+
+    @pytest.fixture(autouse=True)
+    def no_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lz4_library, "find_library", lambda: None)
 
 
 def test_blocks_are_plain_lz4() -> None:

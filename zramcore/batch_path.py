@@ -1,0 +1,253 @@
+"""The compiled batch path: the data path of a device whose compressor and allocator both allow it.
+
+It needs the extension `_batch`, a compressor that hands over C functions (NativeCodec), and an allocator whose objects
+lie in one arena and which stores many at once (`store_packed`). Without one of them the device has the DataPath that
+this extends, with the same results. What is not in the pool as an object of the primary algorithm, written-back and
+recompressed pages, is read by that one too.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from .datapath import DataPath
+from .errors import NoMemory
+from .interfaces import Allocator, Buffer, NativeCodec
+from .native import load_batch
+from .one_page import PageReader, PageWriter
+from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column
+from .zcomp import PRIMARY
+
+PART_BYTES = 128 << 10
+"""What a worker takes at a time of a large request: 32 pages of 4 KiB, some 250 us of lz4."""
+SCRATCHES = 2
+"""Scratches that a device keeps for the next requests, about a MiB each."""
+
+
+class Scratch:
+    """What the pages of one request become, until they are in the pool: as many bytes as they could at worst need."""
+
+    def __init__(self, pages: int, stride: int) -> None:
+        self.pages = pages
+        self.packed = np.empty(pages * stride, np.uint8)
+        self.offsets, self.flags, self.old_flags = (np.empty(pages, np.uint32) for _ in range(3))
+        self.words, self.replaced, self.handles = (np.empty(pages, np.uint64) for _ in range(3))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def data_path(workers: int, **parts: Any) -> DataPath:
+    """The data path of a device made of these `parts`, compiled where all that it needs is there.
+
+    Raises PluginFault (EIO) for a compressor that fails to say whether it has C functions.
+    """
+    allocator: Allocator = parts["allocator"]
+    path: DataPath
+    if load_batch() is None or allocator.arena is None or allocator.store_packed is None:
+        path = DataPath(**parts)
+    else:
+        codec = parts["zcomp"].native_codec()
+        path = DataPath(**parts) if codec is None else BatchPath(codec, **parts)
+    path.set_workers(workers)
+    return path
+
+
+class BatchPath(DataPath):
+    """A DataPath that works on whole requests in compiled code."""
+
+    native = True
+
+    def __init__(self, codec: NativeCodec, **parts: Any) -> None:
+        super().__init__(**parts)
+        batch, arena, store_packed = load_batch(), self.allocator.arena, self.allocator.store_packed
+        if batch is None or arena is None or store_packed is None:
+            raise ValueError("the compiled batch path needs its extension, an arena and store_packed")
+        self._store_packed = store_packed
+        self._change = batch.change
+        self._stride = max(codec.most_bytes, self.page_size)
+        self._scratches: list[Scratch] = []
+        self._library = codec.library
+        positions, memory = arena
+        self.pages = batch.Pages(
+            batch.Codec(codec.compress, codec.decompress, codec.state_size, codec.level, codec.most_bytes, codec.quick),
+            self.page_size,
+            self._huge_class_size,
+            self.table.flags_row,
+            self.table.handles_row,
+            self.table.ac_times_row,
+            positions,
+            memory,
+            0,
+            max(1, PART_BYTES // self.page_size),
+        )
+        self.read_page = batch_page_reader(self)
+        self.write_page = batch_page_writer(self)
+
+    def set_workers(self, workers: int) -> None:
+        super().set_workers(workers)
+        self.pages.workers = workers - 1
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def read_pages(self, first: int, count: int) -> bytes:
+        try:
+            with self.table.lock_range(first, count):
+                self.check_open()
+                data = self.pages.read(first, count, self.clock.now())
+        except ValueError as error:
+            raise self.zcomp.fault(PRIMARY, error) from error
+        return super().read_pages(first, count) if data is None else data
+
+    def read_pages_into(self, first: int, target: memoryview) -> None:
+        try:
+            with self.table.lock_range(first, len(target) // self.page_size):
+                self.check_open()
+                elsewhere = self.pages.read_into(first, target, self.clock.now())
+        except ValueError as error:
+            raise self.zcomp.fault(PRIMARY, error) from error
+        if elsewhere:
+            super().read_pages_into(first, target)
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def compress_one(self, page: bytes) -> tuple[Buffer, int]:
+        """As DataPath's; a page that is same-filled is not expected here."""
+        try:
+            data = self.pages.compress_page(page)
+        except ValueError as error:
+            raise self.zcomp.fault(PRIMARY, error) from error
+        return (data, len(data)) if isinstance(data, bytes) else (page, self.page_size | HUGE)
+
+    def write_pages(self, first: int, data: memoryview) -> None:
+        count = len(data) // self.page_size
+        scratch = self._take_scratch(count)
+        try:
+            try:
+                self.pages.compress(data, scratch.packed, scratch.offsets, scratch.flags, scratch.words)
+            except ValueError as error:
+                raise self.zcomp.fault(PRIMARY, error) from error
+            with self.table.lock_range(first, count):
+                self.check_open()
+                done = self._commit_batch(first, count, scratch)
+        finally:
+            if len(self._scratches) < SCRATCHES:
+                self._scratches.append(scratch)
+        if done < count:
+            raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
+
+    def _take_scratch(self, count: int) -> Scratch:
+        """A scratch for `count` pages. Lists are shared without a lock: pop and append are one step each."""
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = Scratch(count, self._stride)
+        return scratch if scratch.pages >= count else Scratch(count, self._stride)
+
+    def _commit_batch(self, first: int, count: int, scratch: Scratch) -> int:
+        """`_commit` of what a scratch holds: how many pages were stored."""
+        block_rows = self.pages.prepare(first, count, scratch.old_flags, scratch.replaced, scratch.handles)
+        blocks = self.table.handles[first : first + count].copy() if block_rows else None
+        sizes = scratch.flags[:count] & SIZE_MASK
+        self.table.touch(first, count)
+        try:
+            try:
+                self._store_packed(
+                    scratch.packed,
+                    scratch.offsets[:count],
+                    sizes,
+                    scratch.replaced[:count],
+                    self.limit_pages,
+                    scratch.handles[:count],
+                )
+            finally:
+                done = self._assign_batch(first, count, scratch)
+        except BaseException as error:
+            # Once more: a signal may have ended the first time half way.
+            done = self._assign_batch(first, count, scratch)
+            self._settle_batch(done, scratch, blocks)
+            if isinstance(error, Exception):
+                raise self.allocator_fault(error) from error
+            raise
+        self._settle_batch(done, scratch, blocks)
+        return done
+
+    def _assign_batch(self, first: int, count: int, scratch: Scratch) -> int:
+        done: int = self.pages.assign(first, count, scratch.flags, scratch.handles, scratch.words, self.clock.now())
+        return done
+
+    def _settle_batch(self, done: int, scratch: Scratch, old_handles: Column | None) -> None:
+        """Count the rows that were replaced, and give back the blocks that they had."""
+        stored, size, same, huge, huge_since = self._change(scratch.old_flags, scratch.flags, done)
+        stats = self.stats
+        with stats.lock:
+            stats.pages_stored += stored
+            stats.compr_data_size += size
+            stats.same_pages += same
+            stats.huge_pages += huge
+            stats.huge_pages_since += huge_since
+        if old_handles is not None and self.backing is not None:
+            self.backing.release_many(old_handles[:done][(scratch.old_flags[:done] & WB) != 0].tolist())
+
+    def close(self) -> None:
+        with self.table.lock_all():
+            self.closed = True
+            self.pages.release()
+        super().close()
+
+
+def batch_page_reader(path: BatchPath) -> PageReader:
+    """`one_page.page_reader` in compiled code."""
+    table, zcomp, clock, stats, read_one = path.table, path.zcomp, path.clock, path.stats, path.pages.read_page
+    locks, flags_row, page_size, now = table.locks, table.flags_row, path.page_size, clock.now
+    shift, within, end = page_size.bit_length() - 1, page_size - 1, table.nr_slots * page_size
+
+    def read(offset: int, length: int) -> bytes | None:
+        if length != page_size or offset & within or not 0 <= offset < end:
+            return None
+        index = offset >> shift
+        with locks[index >> LOCK_SHIFT & LOCK_MASK]:
+            try:
+                page: bytes | None = read_one(index, now())
+            except ValueError as error:
+                path.check_open()
+                raise zcomp.fault(PRIMARY, error) from error
+            if page is None:
+                page = path.read_unusual(index, flags_row[index])
+            stats.page_reads += page is not None
+            return page
+
+    return read
+
+
+def batch_page_writer(path: BatchPath) -> PageWriter:
+    """`one_page.page_writer` in compiled code."""
+    locks, commit_one, compress_one = path.table.locks, path.commit_one, path.pages.compress_page
+    zcomp, stats, page_size = path.zcomp, path.stats, path.page_size
+    shift, within, end = page_size.bit_length() - 1, page_size - 1, path.table.nr_slots * page_size
+    huge = page_size | HUGE
+
+    def write(offset: int, page: Any) -> bool:
+        if type(page) is not bytes or len(page) != page_size or offset & within or not 0 <= offset < end:
+            return False
+        index = offset >> shift
+        stats.page_writes += 1
+        try:
+            data = compress_one(page)
+        except ValueError as error:
+            raise zcomp.fault(PRIMARY, error) from error
+        with locks[index >> LOCK_SHIFT & LOCK_MASK]:
+            if data is None:
+                commit_one(index, page, huge, 0)
+            elif type(data) is bytes:
+                commit_one(index, data, len(data), 0)
+            else:
+                commit_one(index, None, SAME, data)
+        return True
+
+    return write
