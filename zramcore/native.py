@@ -6,8 +6,11 @@ Every part that has a compiled form asks here when it is imported, and tells by 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+from .interfaces import Catalogue, CompressorParams
 
 PURE_VARIABLE = "ZRAMCORE_PURE"
 
@@ -23,3 +26,44 @@ def load_batch() -> Any:
         return None if pure() else import_module("zramcore._batch")
     except ImportError:
         return None
+
+
+@dataclass(frozen=True)
+class NativeReport:
+    """What the compiled data path can be made of: a compressor and an allocator of these names.
+
+    `reason` says why it cannot be at all; it is empty when it can.
+    """
+
+    reason: str
+    compressors: tuple[str, ...]
+    allocators: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"data path: in Python, for {self.reason}"
+        if not self.compressors or not self.allocators:
+            return "data path: in Python, for no compressor and allocator have what the compiled one needs"
+        both = " and ".join(", ".join(names) for names in (self.compressors, self.allocators))
+        return f"data path: compiled with {both}, else in Python"
+
+
+def report(catalogue: Catalogue) -> NativeReport:
+    """Which plugins the compiled data path works with, and why there is none if so."""
+    reason = ""
+    if pure():
+        reason = f"{PURE_VARIABLE} is set"
+    elif load_batch() is None:
+        reason = "the extension was not built: install a C compiler and Python's headers, then zramcore again"
+    return NativeReport(
+        reason,
+        tuple(name for name, kind in catalogue.compressors.items() if _has_codec(kind)),
+        tuple(name for name, kind in catalogue.allocators.items() if kind.store_packed is not None),
+    )
+
+
+def _has_codec(kind: Any) -> bool:
+    try:
+        return kind(CompressorParams()).native_codec() is not None
+    except Exception:  # a plugin that does not work has no codec either
+        return False

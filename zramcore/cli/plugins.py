@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from ..attributes import ATTRIBUTES
+from ..native import report
 from ..pluginmanager import load_plugins
 from ..pluginset import FAMILIES, Offer, PluginRow, PluginSet
 from ..registry import build_catalogue
@@ -30,22 +32,26 @@ _STATUS_ORDER = ("failed", "conflict", "disabled", "ok")
 )
 @click.pass_context
 def plugins(context: click.Context, as_json: bool, verbose: bool, trial: bool) -> None:
-    """List every plugin: where it comes from, what it offers with its options, what failed to load and why.
+    """List every plugin: where it comes from, what it offers with its options, what failed to load and why; and whether
+    the data path is compiled.
 
     Plugins that are not ok come first. The exit status is 0 also when there are such.
     """
     loaded = context.find_object(PluginSet) or load_plugins()
-    build_catalogue(loaded)
+    native = report(build_catalogue(loaded))
     loaded.reserve("attributes", ATTRIBUTES)
     if trial:
         loaded.try_observers()
     rows = sorted(loaded.rows, key=lambda row: _STATUS_ORDER.index(row.status))
     if as_json:
-        click.echo(json.dumps({"plugins": [_as_dict(row) for row in rows]}, indent=2))
+        path = {"compiled": not native.reason, **asdict(native)}
+        click.echo(json.dumps({"plugins": [_as_dict(row) for row in rows], "data_path": path}, indent=2))
         return
     for row in rows:
         for line in _lines(row, verbose):
             click.echo(line)
+    for line in _wrapped(str(native), 3):
+        click.echo(line)
     counts = ", ".join(
         f"{number} {status}"
         for status in reversed(_STATUS_ORDER)
