@@ -254,8 +254,9 @@ def check_text(text: str, tmp_path: Path) -> None:
     """What a person reads: within 100 columns, broken plugins first, every reason there."""
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
-    marks = [line.split()[0] for line in lines[:-1] if not line.startswith(" ")]
+    marks = [line.split()[0] for line in lines[:-2] if not line.startswith(" ")]
     assert marks == ["FAILED"] * 9 + ["CONFLICT"] + ["ok"] * 5
+    assert lines[-2].startswith("data path: ")
     assert lines[-1] == "15 plugins: 5 ok, 1 conflict, 9 failed"
     joined = " ".join(text.split())
     for kind, broken in BROKEN.items():
