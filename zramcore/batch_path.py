@@ -18,9 +18,12 @@ from .errors import NoMemory
 from .interfaces import Allocator, Buffer, NativeCodec
 from .native import load_batch
 from .one_page import PageReader, PageWriter
-from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, SAME, SIZE_MASK, WB, Column
+from .readpath import Sink
+from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, PRIORITY_MASK, SAME, SIZE_MASK, WB, Column
 from .zcomp import PRIMARY
 
+ELSEWHERE = WB | PRIORITY_MASK
+"""A row with one of these is not read by the compiled code: it is on the backing device, or of another algorithm."""
 PART_BYTES = 128 << 10
 """What a worker takes at a time of a large request: 32 pages of 4 KiB, some 250 us of lz4."""
 SCRATCHES = 2
@@ -113,6 +116,26 @@ class BatchPath(DataPath):
             raise self.zcomp.fault(PRIMARY, error) from error
         if elsewhere:
             super().read_pages_into(first, target)
+
+    def _serve(self, first: int, count: int, fetched: dict[int, Buffer], sink: Sink) -> list[int]:
+        """As ReadPath's, for a range of which some pages are elsewhere: only those are handled one by one."""
+        flags = self.table.flags[first : first + count]
+        others = np.flatnonzero(flags & ELSEWHERE).tolist()
+        handles = [self.table.handles_row[first + position] for position in others]
+        pages: list[Buffer] = [b""] * len(others)
+        missing = self._collect(handles, flags[others].tolist(), pages, fetched)
+        if missing:
+            return missing
+        whole = np.empty(count * self.page_size, np.uint8).data
+        try:
+            self.pages.read_into(first, whole, self.clock.now())
+        except ValueError as error:
+            raise self.zcomp.fault(PRIMARY, error) from error
+        for position, page in zip(others, pages, strict=True):
+            start = position * self.page_size
+            whole[start : start + self.page_size] = page
+        sink([whole])
+        return []
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
