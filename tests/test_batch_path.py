@@ -9,6 +9,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from zramcore import attributes, batch_path
@@ -138,7 +139,7 @@ def spoil(device: Device, index: int) -> None:
     positions, memory = path.allocator.arena
     position = positions[path.table.handles_row[index]]
     size = path.table.flags_row[index] & SIZE_MASK
-    memory[position : position + size] = b"\xff" * size
+    ctypes.memset(np.frombuffer(memory, np.uint8).ctypes.data + position, 0xFF, size)
 
 
 def test_damaged_data_is_never_returned(device: DeviceFactory) -> None:
