@@ -33,6 +33,7 @@ algorithm_params = ["algo=zstd level=3", "priority=1 level=9"]
 recomp_algorithm = "algo=deflate priority=1"
 comp_algorithm = "zstd"
 writeback_batch_size = 64
+workers = 2
 
 [device.zram0.image]
 load = "disk.img"
@@ -110,6 +111,7 @@ def test_writes_are_planned_in_the_kernels_order_whatever_the_files(file: Path) 
         Write("zram0", "compressed_writeback", "0"),
         Write("zram0", "disksize", "2G"),
         Write("zram0", "mem_limit", "512M"),
+        Write("zram0", "workers", "2"),
         Write("zram0", "writeback_batch_size", "64"),
         Write("zram0", "writeback_limit", "1000"),
         Write("zram0", "writeback_limit_enable", "1"),
@@ -231,6 +233,7 @@ MISTAKES = [
     ("writeback_limit_enable = 'yes'", "writeback_limit_enable", "is 'yes', not true or false", ""),
     ("compressed_writeback = 2", "compressed_writeback", "is 2, not true or false", ""),
     ("writeback_batch_size = 0", "writeback_batch_size", "a batch has at least 1 page", ""),
+    ("workers = 0", "workers", "workers is 1 to 1024", "1: every request on its own thread alone"),
     ("comp_algorithm = 3", "comp_algorithm", "is 3, not text", "quotes"),
     ("comp_algorithm = ''", "comp_algorithm", "is empty", ""),
     # names and values

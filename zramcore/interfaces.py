@@ -152,8 +152,6 @@ class Allocator(abc.ABC):
     huge_class_size: int
     """Compressed objects of this many bytes or more are stored raw, as a whole page (3625 for 4 KiB zsmalloc)."""
 
-    store_packed: Callable[..., int] | None = None
-
     arena: tuple[memoryview, memoryview] | None = None
     """(positions, memory) of an allocator whose objects lie in one buffer: while it lives, object `h` of `n` bytes is
     ``memory[positions[h] : positions[h] + n]``. The device then reads single objects without a call; else by `view`."""

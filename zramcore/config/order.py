@@ -20,6 +20,7 @@ ORDER = (
     *BEFORE_DISKSIZE,
     "disksize",
     "mem_limit",
+    "workers",
     "writeback_batch_size",
     "writeback_limit",
     "writeback_limit_enable",  # last: the limit it enables is the one just set
