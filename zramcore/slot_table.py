@@ -142,7 +142,7 @@ class SlotTable:
 
     def lock_slots(self, slots: Column) -> AbstractContextManager[object]:
         """The locks of any slots, in the same order as those of a range."""
-        stripes = sorted(set(((slots >> LOCK_SHIFT) & LOCK_MASK).tolist()))
+        stripes = sorted(set((slots >> LOCK_SHIFT).astype(np.uint8).tobytes()))  # a byte is one of NR_LOCKS
         return hold([self.locks[stripe] for stripe in stripes])
 
     def lock_all(self) -> AbstractContextManager[object]:

@@ -90,7 +90,7 @@ def write_back(device: Device, label: str, select: Callable[[int], list[Selectio
         outcome = Outcome()
         try:
             with chosen(path.table, selections) as candidates:
-                _Pass(device, path, store, outcome, candidates).run()
+                _Pass(device, path, store, outcome, candidates, repeats=len(selections) > 1).run()
         except ZramError as error:
             outcome.error = error
             raise
@@ -112,8 +112,15 @@ class _Pass:
     """The state of one pass over `candidates`."""
 
     def __init__(
-        self, device: Device, path: DataPath, store: BackingStore, outcome: Outcome, candidates: Column
+        self,
+        device: Device,
+        path: DataPath,
+        store: BackingStore,
+        outcome: Outcome,
+        candidates: Column,
+        repeats: bool,
     ) -> None:
+        """`repeats`: whether a slot may be among the candidates twice."""
         self.device = device
         self.path = path
         self.store = store
@@ -124,7 +131,7 @@ class _Pass:
         """Candidates before this one have been looked at."""
         self.stopped = False
         self.submitted = Submitted([], [], [])
-        self._named_twice = len(np.unique(candidates)) < len(candidates)
+        self._named_twice = repeats and len(np.unique(candidates)) < len(candidates)
         self._pool_pages = PoolPages(path, device.compressed_writeback)
         self._batch_size = min(device.writeback_batch_size, MAX_BATCH, max(len(candidates), 1))
         self._memory = [aligned_memory(self._batch_size * path.page_size) for _ in range(2)]
@@ -276,7 +283,7 @@ class _Pass:
             flags, handles = table.flags[at], table.handles[at].tolist()
             sizes = flags & SIZE_MASK
             after = (flags & KEPT_FLAGS) | WB | (sizes if self.device.compressed_writeback else 0)
-            # In one line: a signal's handler runs between lines at the earliest.
+            # Nothing is called between these two assignments: no signal's handler can run there.
             table.flags[at], table.handles[at] = after, blocks[kept]
             with path.stats.lock:
                 path.stats.compr_data_size -= int(sizes.sum(dtype=np.int64))
@@ -292,7 +299,7 @@ class _Pass:
         submitted = self.submitted
         for position in range(submitted.done, len(submitted.blocks)):
             block = submitted.blocks[position]
-            if not self._has_block(submitted.slots[position], block):
+            if position >= len(submitted.slots) or not self._has_block(submitted.slots[position], block):
                 self.store.release(block)
                 if position < len(submitted.charged):
                     self.device.budget.refund(submitted.charged[position])

@@ -22,6 +22,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import ClassVar, TypeAlias
 
@@ -84,6 +85,9 @@ class FaultyDriver(BackingDriver):
     failed included; `writes`, `reads`, `discards` and `flushes` count the calls. `on_write`, `on_read`, `on_discard`
     and `on_flush` are called from inside the call before anything happens, `after_write` and `after_read` when the
     data has been stored or fetched but the call has not returned; what they raise, the call raises.
+
+    With ``deferred=1`` a write that was begun (`begun` counts these) happens when its end is waited for: everything
+    above then comes in between, as on a medium that takes its time.
     """
 
     name = "faulty"
@@ -91,6 +95,7 @@ class FaultyDriver(BackingDriver):
     options: ClassVar[Sequence[Option]] = (
         Option("blocks", kstrtouint, 64, "number of blocks; default 64"),
         Option("discard", kstrtouint, 0, "1: have released blocks discarded; default 0"),
+        Option("deferred", kstrtouint, 0, "1: let a write that was begun happen only when it is waited for; default 0"),
         Option("fail_open", kstrtouint, 0, "errno that opening fails with; default 0: it does not"),
     )
 
@@ -106,6 +111,8 @@ class FaultyDriver(BackingDriver):
         if not self.nr_blocks:
             raise InvalidValue(f"{spec.path} has no block")
         self.discard_on_release = bool(values["discard"])
+        self.deferred = bool(values["deferred"])
+        self.begun = 0
         self.closed = False
         self.write_runs: list[tuple[int, int]] = []
         self.read_runs: list[tuple[int, int]] = []
@@ -225,6 +232,12 @@ class FaultyDriver(BackingDriver):
             _raise(fault)
         if self.after_write is not None:
             self.after_write(block, count)
+
+    def begin_write(self, block: int, data: memoryview) -> Callable[[], object] | None:
+        if not self.deferred:
+            return super().begin_write(block, data)
+        self.begun += 1
+        return partial(super().begin_write, block, data)
 
     def read_blocks(self, block: int, count: int) -> Buffer:
         with self._lock:

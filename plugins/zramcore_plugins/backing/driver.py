@@ -118,12 +118,15 @@ def read_all(fd: int, buffers: Sequence[memoryview], offset: int) -> None:
     file ends before."""
     for first in range(0, len(buffers), IOV_MAX):
         batch: Sequence[Buffer] = buffers[first : first + IOV_MAX]
-        while batch:
+        left = sum(map(len, batch))
+        while left:
             got = os.preadv(fd, batch, offset)
             if not got:
                 raise DeviceIOError(f"the file ends at byte {offset}", hint="it was truncated while it was in use")
             offset += got
-            batch = _rest(batch, got)
+            left -= got
+            if left:
+                batch = _rest(batch, got)
 
 
 class Run(NamedTuple):
