@@ -4,14 +4,16 @@
 
 #include <string.h>
 
-/* Raise a class of zramcore.errors; takes over `reason`. */
+/* Raise a class of zramcore.errors; takes over `reason`, NULL where making it raised already. */
 void raise_error(const char *kind, PyObject *reason, const char *hint)
 {
+    if (!reason)
+        return;
     PyObject *module = PyImport_ImportModule("zramcore.errors");
     PyObject *type = module ? PyObject_GetAttrString(module, kind) : NULL;
-    PyObject *arguments = reason ? PyTuple_Pack(1, reason) : NULL;
-    PyObject *fields = Py_BuildValue("{s:s}", "hint", hint);
-    PyObject *error = type && arguments && fields ? PyObject_Call(type, arguments, fields) : NULL;
+    PyObject *arguments = type ? PyTuple_Pack(1, reason) : NULL;
+    PyObject *fields = arguments ? Py_BuildValue("{s:s}", "hint", hint) : NULL;
+    PyObject *error = fields ? PyObject_Call(type, arguments, fields) : NULL;
     if (error)
         PyErr_SetObject(type, error);
     Py_XDECREF(error);
@@ -19,7 +21,7 @@ void raise_error(const char *kind, PyObject *reason, const char *hint)
     Py_XDECREF(arguments);
     Py_XDECREF(type);
     Py_XDECREF(module);
-    Py_XDECREF(reason);
+    Py_DECREF(reason);
 }
 
 void raise_not_allocated(PyObject *handle)
@@ -148,24 +150,29 @@ static bool handles_of_array(PyObject *object, Handles *handles)
     return fits;
 }
 
+/* Read handles into `values`, which has room for all of the list. */
+static void handles_of_list(PyObject *list, Handles *handles)
+{
+    Py_ssize_t length = PyList_Size(list);
+    while ((Py_ssize_t)handles->count < length) {
+        if (!read_handle(PyList_GetItem(list, handles->count), &handles->values[handles->count])) {
+            handles->exception = catch();
+            return;
+        }
+        handles->count++;
+    }
+}
+
 Handles read_handles(PyObject *object)
 {
     Handles handles = { 0 };
     if (PyObject_CheckBuffer(object) && handles_of_array(object, &handles))
         return handles;
     PyObject *list = PySequence_List(object);
-    Py_ssize_t length = list ? PyList_Size(list) : 0;
-    if (list && !(handles.values = PyMem_Malloc(length * sizeof(uint64_t) + 1)))
+    if (list && (handles.values = PyMem_Malloc(PyList_Size(list) * sizeof(uint64_t) + 1)))
+        handles_of_list(list, &handles);
+    else if (list)
         PyErr_NoMemory();
-    if (handles.values) {
-        while ((Py_ssize_t)handles.count < length) {
-            if (!read_handle(PyList_GetItem(list, handles.count), &handles.values[handles.count])) {
-                handles.exception = catch();
-                break;
-            }
-            handles.count++;
-        }
-    }
     Py_XDECREF(list);
     return handles;
 }

@@ -142,10 +142,8 @@ static PyObject *store_lists(Pool *self, PyObject *objects, PyObject *replaced, 
     if (count < length)
         exception = catch();
     bool done = store_positions(self, positions, count, limit, handles, &exception);
-    while (count--) {
-        if (positions[count].data.obj)
-            PyBuffer_Release(&positions[count].data);
-    }
+    while (count--)
+        PyBuffer_Release(&positions[count].data);
     PyMem_Free(positions);
     return done ? Py_NewRef(Py_None) : NULL;
 }
@@ -173,11 +171,11 @@ typedef struct {
 
 static void release_packed(Packed *packed)
 {
-    Py_buffer *views[] = { &packed->packed, &packed->offsets, &packed->sizes, &packed->replaced, &packed->handles };
-    for (size_t each = 0; each < sizeof views / sizeof *views; each++) {
-        if (views[each]->obj)
-            PyBuffer_Release(views[each]);
-    }
+    PyBuffer_Release(&packed->handles);
+    PyBuffer_Release(&packed->replaced);
+    PyBuffer_Release(&packed->sizes);
+    PyBuffer_Release(&packed->offsets);
+    PyBuffer_Release(&packed->packed);
 }
 
 static bool read_packed(PyObject *const *args, Packed *packed, struct zs_batch *batch)

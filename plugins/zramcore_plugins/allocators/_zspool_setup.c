@@ -16,12 +16,23 @@ PyObject *pool_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_U
     return (PyObject *)self;
 }
 
-static bool bad_class(const struct size_class *class, const struct size_class *below, uint32_t page_size, bool last)
+/* Whether a class is one, comes after the one below it, and is huge where it is the last. */
+static bool is_class(const struct size_class *class, const struct size_class *below, uint32_t page_size, bool last)
 {
     uint64_t span = (uint64_t)class->pages * page_size;
-    return class->size < MIN_CLASS_SIZE || class->size % 8 || class->size > page_size || class->objects < 1 ||
-           class->pages < 1 || class->pages > CHAIN_SIZE || (uint64_t)class->objects * class->size > span ||
-           (below && class->size <= below->size) || class->huge != last || (last && class->size != page_size);
+    return class->size >= MIN_CLASS_SIZE && class->size % HANDLE_SIZE == 0 && class->size <= page_size &&
+           class->pages >= 1 && class->pages <= CHAIN_SIZE && class->objects >= 1 &&
+           (uint64_t)class->objects * class->size <= span && (!below || class->size > below->size) &&
+           class->huge == last && (!last || class->size == page_size);
+}
+
+static bool read_class(PyObject *rows, Py_ssize_t at, struct size_class *class)
+{
+    PyObject *row = PySequence_GetItem(rows, at);
+    bool read = row && PyArg_ParseTuple(row, "HIHH", &class->index, &class->size, &class->pages, &class->objects);
+    class->huge = class->pages == 1 && class->objects == 1;
+    Py_XDECREF(row);
+    return read;
 }
 
 /* Rows (index, size, pages, objects), smallest first; malloced. */
@@ -37,20 +48,11 @@ static struct size_class *read_classes(PyObject *rows, uint32_t page_size, uint3
     if (!classes)
         return (struct size_class *)PyErr_NoMemory();
     for (Py_ssize_t at = 0; at < length; at++) {
-        PyObject *row = PySequence_GetItem(rows, at);
-        unsigned short index, pages, objects;
-        unsigned size;
-        bool read = row && PyArg_ParseTuple(row, "HIHH", &index, &size, &pages, &objects);
-        Py_XDECREF(row);
-        if (read) {
-            bool huge = pages == 1 && objects == 1;
-            classes[at] = (struct size_class){
-                .index = index, .size = size, .pages = pages, .objects = objects, .huge = huge
-            };
-            if (!bad_class(&classes[at], at ? &classes[at - 1] : NULL, page_size, at == length - 1))
-                continue;
+        bool read = read_class(rows, at, &classes[at]);
+        if (read && is_class(&classes[at], at ? &classes[at - 1] : NULL, page_size, at == length - 1))
+            continue;
+        if (read)
             PyErr_Format(PyExc_ValueError, "a pool cannot have class %zd as it is", at);
-        }
         free(classes);
         return NULL;
     }
@@ -61,10 +63,9 @@ static struct size_class *read_classes(PyObject *rows, uint32_t page_size, uint3
 static void release_mappings(Pool *self)
 {
     Py_CLEAR(self->memory_view);
-    for (Py_buffer **each = (Py_buffer *[]){ &self->memory, &self->zspages, &self->positions, NULL }; *each; each++) {
-        if ((*each)->obj)
-            PyBuffer_Release(*each);
-    }
+    PyBuffer_Release(&self->positions);
+    PyBuffer_Release(&self->zspages);
+    PyBuffer_Release(&self->memory);
 }
 
 static bool export_mappings(Pool *self, PyObject *memory, PyObject *zspages, PyObject *positions)
@@ -88,6 +89,19 @@ static bool check_mappings(const Pool *self, unsigned page_size)
     return false;
 }
 
+static bool open_pool(Pool *self, unsigned page_size, struct size_class *classes, uint32_t count)
+{
+    uint32_t nr_pages = (uint32_t)(self->memory.len / page_size);
+    arena_open(&self->core.arena, self->memory.buf, self->zspages.buf, nr_pages, (unsigned)__builtin_ctz(page_size));
+    self->core.positions = self->positions.buf;
+    self->core.nr_handles = self->positions.len / sizeof(uint64_t);
+    if (zs_open(&self->core, page_size, classes, count))
+        return true;
+    self->core = (struct zs_pool){ 0 };
+    PyErr_NoMemory();
+    return false;
+}
+
 int pool_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     Pool *self = (Pool *)object;
@@ -97,28 +111,18 @@ int pool_init(PyObject *object, PyObject *args, PyObject *kwargs)
     uint32_t count = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IOOOO", names, &page_size, &rows, &memory, &zspages, &positions))
         return -1;
-    if (self->memory.obj || page_size < 4096 || page_size > 65536 || page_size & (page_size - 1)) {
+    if (self->core.classes || page_size < 4096 || page_size > 65536 || page_size & (page_size - 1)) {
         PyErr_SetString(PyExc_ValueError, "a pool is made once, with pages of 4096 to 65536 bytes");
         return -1;
     }
     struct size_class *classes = read_classes(rows, page_size, &count);
     if (!classes)
         return -1;
-    if (!export_mappings(self, memory, zspages, positions) || !check_mappings(self, page_size)) {
-        free(classes);
-        release_mappings(self);
-        return -1;
-    }
-    arena_open(&self->core.arena, self->memory.buf, self->zspages.buf, (uint32_t)(self->memory.len / page_size),
-               (unsigned)__builtin_ctz(page_size));
-    self->core.positions = self->positions.buf;
-    self->core.nr_handles = self->positions.len / sizeof(uint64_t);
-    if (zs_open(&self->core, page_size, classes, count))
+    if (export_mappings(self, memory, zspages, positions) && check_mappings(self, page_size) &&
+        open_pool(self, page_size, classes, count))
         return 0;
-    zs_destroy(&self->core);
-    self->core = (struct zs_pool){ 0 };
     release_mappings(self);
-    PyErr_NoMemory();
+    free(classes);
     return -1;
 }
 
