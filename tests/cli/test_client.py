@@ -246,6 +246,15 @@ def test_top_prints_rounds_where_there_is_no_terminal(run: Run, client: Client, 
     assert rounds[1].splitlines()[-1].split()[7:10] == ["0B", "0B", "0B"]
 
 
+def test_top_prints_json_a_line_a_round(run: Run, client: Client, tmp_path: Path) -> None:
+    fill(client, "disk", tmp_path)
+    first, second = map(json.loads, run("top", "--json", "--count", "2", "--interval", "0.1").splitlines())
+    (before,), (after,) = first, second
+    assert (before["label"], before["data"], before["read"]) == ("disk", 128 << 10, None)
+    assert after | {"read": None, "written": None, "written_back": None} == before
+    assert (after["read"], after["written"], after["written_back"]) == (0.0, 0.0, 0.0)
+
+
 def test_top_on_a_terminal_draws_over_itself_and_leaves_the_screen_as_it_was(client: Client, tmp_path: Path) -> None:
     fill(client, "disk", tmp_path)
     master, slave = os.openpty()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import json
 import shutil
 import sys
 import time
@@ -46,27 +47,44 @@ class History:
         self._written: dict[str, collections.deque[float]] = {}
         self._last: dict[str, tuple[float, dict[str, Any]]] = {}
 
-    def row(self, device: dict[str, Any], now: float) -> list[str]:
-        """One device as a row of COLUMNS; `now` in seconds, monotonic."""
+    def figures(self, device: dict[str, Any], now: float) -> dict[str, Any]:
+        """One device in this round, `now` in seconds, monotonic: sizes in bytes, rates in bytes a second, None where
+        there is none to tell. To be asked once a round: the next one's rates count from here."""
         name = device["name"]
         memory, backing, io = device["mm_stat"], device["bd_stat"], device["stat"]
-        reads = self._rate(device, now, "stat", "read_sectors", 512)
-        writes = self._rate(device, now, "stat", "written_sectors", 512)
-        written_back = self._rate(device, now, "bd_stat", "bd_writes", BLOCK)
-        self._last[name] = (now, {"stat": io, "bd_stat": backing})
-        for kept, value in ((self._memory, memory["mem_used_total"]), (self._written, written_back or 0.0)):
-            kept.setdefault(name, collections.deque(maxlen=HISTORY)).append(value)
         used, stored = memory["mem_used_total"], memory["orig_data_size"]
-        in_memory = max(stored - backing["bd_count"] * BLOCK, 0)
-        rates = ["-" if rate is None else human(round(rate)) for rate in (reads, writes, written_back)]
+        written_back = backing["bd_count"] * BLOCK
+        found = {
+            "name": name,
+            "label": device["label"],
+            "disksize": device["disksize"],
+            "data": stored,
+            "memory": used,
+            "ratio": max(stored - written_back, 0) / used if used else None,
+            "huge_pages": memory["huge_pages"],
+            "backed": written_back,
+            "read": self._rate(device, now, "stat", "read_sectors", 512),
+            "written": self._rate(device, now, "stat", "written_sectors", 512),
+            "written_back": self._rate(device, now, "bd_stat", "bd_writes", BLOCK),
+        }
+        self._last[name] = (now, {"stat": io, "bd_stat": backing})
+        for kept, value in ((self._memory, used), (self._written, found["written_back"] or 0.0)):
+            kept.setdefault(name, collections.deque(maxlen=HISTORY)).append(value)
+        return found
+
+    def row(self, device: dict[str, Any], now: float) -> list[str]:
+        """`figures` as a row of COLUMNS."""
+        found = self.figures(device, now)
+        name, ratio = found["name"], found["ratio"]
+        rates = ["-" if found[key] is None else human(round(found[key])) for key in ("read", "written", "written_back")]
         return [
-            device["label"],
-            human(device["disksize"]),
-            human(stored),
-            human(used),
-            f"{in_memory / used:.2f}" if used else "-",
-            str(memory["huge_pages"]),
-            human(backing["bd_count"] * BLOCK),
+            found["label"],
+            human(found["disksize"]),
+            human(found["data"]),
+            human(found["memory"]),
+            "-" if ratio is None else f"{ratio:.2f}",
+            str(found["huge_pages"]),
+            human(found["backed"]),
             *rates,
             sparkline(self._memory[name], 0).ljust(HISTORY),
             sparkline(self._written[name], 0).ljust(HISTORY),
@@ -96,7 +114,8 @@ def picture(devices: list[dict[str, Any]], history: History, now: float) -> list
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, metavar="SECONDS", help="Between two rounds.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N rounds.")
 @click.option("--once", is_flag=True, help="One round, as --count 1.")
-def command(client: Client, interval: float, count: int | None, once: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON a round: bytes, and bytes a second.")
+def command(client: Client, interval: float, count: int | None, once: bool, as_json: bool) -> None:
     """Watch the devices: data, memory, rates, and sparklines of memory and writeback. Ctrl-C ends it.
 
     Where the output is no terminal the rounds follow each other, with a blank line between.
@@ -104,13 +123,18 @@ def command(client: Client, interval: float, count: int | None, once: bool) -> N
     last = 1 if once else count
     rounds = itertools.count() if last is None else range(last)
     history = History()
-    live = sys.stdout.isatty() and not once
+    live = sys.stdout.isatty() and not once and not as_json
     if live:
         click.echo(_ENTER, nl=False)
     try:
         for number in rounds:
             if number:
                 time.sleep(interval)
+            if as_json:
+                now = time.monotonic()
+                click.echo(json.dumps([history.figures(device, now) for device in client.devices()]))
+                sys.stdout.flush()
+                continue
             lines = picture(client.devices(), history, time.monotonic())
             if live:
                 width, height = shutil.get_terminal_size()
