@@ -133,6 +133,41 @@ def test_reading_gives_back_every_page_and_marks_it(batch: ModuleType, workers: 
     rows.pages.release()
 
 
+def test_a_list_of_pages_is_compressed_as_a_buffer_is(rows: Rows) -> None:
+    data = sample(40)
+    pages = [memoryview(data)[at : at + PAGE] for at in range(0, len(data), PAGE)]
+    packed, offsets = np.zeros(40 * 5000, np.uint8), np.zeros(40, np.uint32)
+    flags, words = np.zeros(40, np.uint32), np.zeros(40, np.uint64)
+    rows.pages.compress(pages, packed, offsets, flags, words)
+    joined = rows.compress(data)
+    assert (flags == joined[2]).all()
+    assert (words == joined[3]).all()
+    assert packed.tobytes() == joined[0].tobytes()
+    for broken in ([b"x"], [bytes(PAGE), bytearray(PAGE + 1)], [bytes(PAGE), None]):
+        with pytest.raises((ValueError, TypeError)):
+            rows.pages.compress(broken, packed, offsets, flags, words)
+
+
+def test_rows_may_be_named_one_by_one(rows: Rows) -> None:
+    old, replaced, handles = np.zeros(3, np.uint32), np.zeros(3, np.uint64), np.zeros(3, np.uint64)
+    where = np.array([7, 63, 0], np.uint64)
+    rows.flags[[7, 63, 0]] = 70, 630 | slot_table.WB, 1
+    rows.handles[[7, 63, 0]] = 77, 66, 11
+    assert rows.pages.prepare(where, 3, old, replaced, handles) == 1
+    assert (old.tolist(), replaced.tolist()) == ([70, 630 | slot_table.WB, 1], [77, 0, 11])
+    handles[:2] = 5, 6
+    assert rows.pages.assign(where, 3, np.array([1, 2, 3], np.uint32), handles, replaced, 9) == 2
+    assert np.flatnonzero(rows.ac_times).tolist() == [7, 63]
+    assert rows.flags[[7, 63, 0]].tolist() == [1, 2, 1]
+    for bad in (np.array([64], np.uint64), np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(IndexError):
+            rows.pages.prepare(bad, 1, old, replaced, handles)
+    with pytest.raises(ValueError, match="bytes, needs"):
+        rows.pages.prepare(where[:2].copy(), 3, old, replaced, handles)
+    with pytest.raises(IndexError):
+        rows.pages.prepare(where, -1, old, replaced, handles)
+
+
 @pytest.mark.parametrize("where", [slot_table.WB, 1 << slot_table.PRIORITY_SHIFT])
 def test_pages_that_are_elsewhere_are_left_to_the_caller(rows: Rows, where: int) -> None:
     data = sample(8)

@@ -65,6 +65,8 @@ OPERATIONS: tuple[tuple[int, Callable[[Random, int], tuple[str, tuple[Any, ...]]
     (8, lambda r, n: ("pwrite", (r.randrange(n * PAGE), r.randbytes(r.randrange(1, 3 * PAGE))))),
     (30, lambda r, n: ("pread", (r.randrange(n) * PAGE, r.randrange(1, 40) * PAGE))),
     (20, lambda r, n: ("pread", (r.randrange(n) * PAGE, PAGE))),
+    (15, lambda r, n: ("write_scattered", scattered(r, n))),
+    (15, lambda r, n: ("read_scattered", scattered(r, n)[:1])),
     (5, lambda r, n: ("discard", (r.randrange(n // 2) * PAGE, r.randrange(1, n // 2) * PAGE))),
     (6, lambda r, n: ("store", ("idle", "all"))),
     (4, lambda r, n: ("store", ("writeback", r.choice(("idle", "huge", "3", "page_indexes=3-9"))))),
@@ -73,6 +75,13 @@ OPERATIONS: tuple[tuple[int, Callable[[Random, int], tuple[str, tuple[Any, ...]]
     (2, lambda r, n: ("store", ("compact", "1"))),
     (2, lambda r, n: ("store", ("workers", str(r.randrange(1, 4))))),
 )
+
+
+def scattered(random: Random, size: int) -> tuple[list[int], list[bytes]]:
+    """Places, now and then one of them twice or past the end, and a page for each."""
+    count = random.randrange(1, 12)
+    places = [random.randrange(size + (random.random() < 0.1)) * PAGE for _ in range(count)]
+    return places, [pages(random, 1) for _ in places]
 
 
 def pages(random: Random, count: int) -> bytes:

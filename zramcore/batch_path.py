@@ -9,12 +9,14 @@ recompressed pages, is read by that one too.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from .datapath import DataPath
-from .errors import NoMemory
+from .errors import NoMemory, ZramError
 from .interfaces import Allocator, Buffer, NativeCodec
 from .native import load_batch
 from .one_page import PageReader, PageWriter
@@ -149,20 +151,48 @@ class BatchPath(DataPath):
 
     def write_pages(self, first: int, data: memoryview) -> None:
         count = len(data) // self.page_size
+        with self._compressed(data, count) as scratch, self.table.lock_range(first, count):
+            self.check_open()
+            self.table.touch(first, count)
+            done = self._commit_batch(first, slice(first, first + count), count, scratch)
+        if done < count:
+            raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
+
+    def write_scattered(self, offsets: Sequence[int], pages: Sequence[Buffer]) -> int:
+        """As DataPath's. A place that is named twice makes it one write after the other."""
+        indexes = self._indexes(offsets)
+        count = len(indexes)
+        if count < len(offsets) or len(set(offsets)) < count:
+            return super().write_scattered(offsets, pages)
+        try:
+            with self._compressed(list(pages), count) as scratch, self.table.lock_slots(indexes):
+                self.check_open()
+                self.table.touch_slots(indexes)
+                done = self._commit_batch(indexes, indexes, count, scratch)
+        except ZramError:  # one by one it shows which pages can be written
+            return super().write_scattered(offsets, pages)
+        self.stats.page_writes += min(done + 1, count)  # the one that failed was a request too
+        return done
+
+    def _indexes(self, offsets: Sequence[int]) -> Column:
+        """The rows of byte offsets; fewer than these when one is not that of a page of the device."""
+        places = np.array(offsets, np.int64)
+        good = (places & (self.page_size - 1) == 0) & (places >= 0) & (places < self.table.nr_slots * self.page_size)
+        return (places >> (self.page_size.bit_length() - 1)).astype(np.uint64) if good.all() else places[:0]
+
+    @contextmanager
+    def _compressed(self, data: memoryview | list[Buffer], count: int) -> Iterator[Scratch]:
+        """A scratch with what `count` pages become, for as long as it is needed. Raises PluginFault (EIO)."""
         scratch = self._take_scratch(count)
         try:
             try:
                 self.pages.compress(data, scratch.packed, scratch.offsets, scratch.flags, scratch.words)
             except ValueError as error:
                 raise self.zcomp.fault(PRIMARY, error) from error
-            with self.table.lock_range(first, count):
-                self.check_open()
-                done = self._commit_batch(first, count, scratch)
+            yield scratch
         finally:
             if len(self._scratches) < SCRATCHES:
                 self._scratches.append(scratch)
-        if done < count:
-            raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
 
     def _take_scratch(self, count: int) -> Scratch:
         """A scratch for `count` pages. Lists are shared without a lock: pop and append are one step each."""
@@ -172,12 +202,12 @@ class BatchPath(DataPath):
             scratch = Scratch(count, self._stride)
         return scratch if scratch.pages >= count else Scratch(count, self._stride)
 
-    def _commit_batch(self, first: int, count: int, scratch: Scratch) -> int:
-        """`_commit` of what a scratch holds: how many pages were stored."""
-        block_rows = self.pages.prepare(first, count, scratch.old_flags, scratch.replaced, scratch.handles)
-        blocks = self.table.handles[first : first + count].copy() if block_rows else None
+    def _commit_batch(self, rows: int | Column, where: slice | Column, count: int, scratch: Scratch) -> int:
+        """`_commit` of what a scratch holds: how many pages were stored. `rows` is the first one or the index of each,
+        `where` the same for numpy; the caller holds their locks."""
+        block_rows = self.pages.prepare(rows, count, scratch.old_flags, scratch.replaced, scratch.handles)
+        blocks = self.table.handles[where].copy() if block_rows else None
         sizes = scratch.flags[:count] & SIZE_MASK
-        self.table.touch(first, count)
         try:
             try:
                 self._store_packed(
@@ -189,10 +219,10 @@ class BatchPath(DataPath):
                     scratch.handles[:count],
                 )
             finally:
-                done = self._assign_batch(first, count, scratch)
+                done = self._assign_batch(rows, count, scratch)
         except BaseException as error:
             # Once more: a signal may have ended the first time half way.
-            done = self._assign_batch(first, count, scratch)
+            done = self._assign_batch(rows, count, scratch)
             self._settle_batch(done, scratch, blocks)
             if isinstance(error, Exception):
                 raise self.allocator_fault(error) from error
@@ -200,8 +230,8 @@ class BatchPath(DataPath):
         self._settle_batch(done, scratch, blocks)
         return done
 
-    def _assign_batch(self, first: int, count: int, scratch: Scratch) -> int:
-        done: int = self.pages.assign(first, count, scratch.flags, scratch.handles, scratch.words, self.clock.now())
+    def _assign_batch(self, rows: int | Column, count: int, scratch: Scratch) -> int:
+        done: int = self.pages.assign(rows, count, scratch.flags, scratch.handles, scratch.words, self.clock.now())
         return done
 
     def _settle_batch(self, done: int, scratch: Scratch, old_handles: Column | None) -> None:

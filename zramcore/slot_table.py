@@ -154,6 +154,11 @@ class SlotTable:
         start, end = first >> CHUNK_SHIFT, (first + count - 1) >> CHUNK_SHIFT
         self.touched[start : end + 1] = b"\1" * (end - start + 1)
 
+    def touch_slots(self, slots: Column) -> None:
+        """`touch` of any rows."""
+        for chunk in set((slots >> CHUNK_SHIFT).tolist()):
+            self.touched[chunk] = 1
+
     def touched_blocks(self, start: int = 0, stop: int | None = None) -> Iterator[list[slice]]:
         """The rows of `touched_ranges` in blocks of at most BLOCK_ROWS, as many together as a whole-table pass is to
         look at under one `lock_blocks`: taking all locks costs as much as looking at 50,000 rows."""
