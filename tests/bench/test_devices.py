@@ -9,7 +9,7 @@ import pytest
 from zramcore.bench import devices
 from zramcore.bench.block import BlockSide, LimitSide, OurSide, Request
 from zramcore.bench.data import MIB, PAGE, Data
-from zramcore.bench.loops import BareLoop
+from zramcore.bench.loops import bare_loop
 from zramcore.bench.rounds import Job
 from zramcore.bench.rows import Row
 from zramcore.errors import DeviceIOError
@@ -41,14 +41,14 @@ def bench(sides: Sequence[BlockSide], data: Data, threads: Sequence[int] = (1,),
 def test_ours_and_the_limit_do_every_work_and_hold_what_was_written(built_in: Catalogue, data: Data) -> None:
     sides = [
         OurSide("ours", built_in, "lz4", "zsmalloc", data, 2 * data.size),
-        LimitSide(BareLoop(built_in.compressors["lz4"]), data),
+        LimitSide(bare_loop(built_in.compressors["lz4"], data)),
     ]
     rows = bench(sides, data, threads=(1, 2), orders=devices.ORDERS, requests=devices.REQUESTS)
     plain = [row for row in rows if row.us_per_page is not None]
     assert len(plain) == 2 * 3 * 4 * 2 * 2
     assert {row.work for row in plain} == {f"{order} {work}" for order in devices.ORDERS for work in devices.WORKS}
     assert all(row.us_per_page and row.ratio_to_limit for row in plain)
-    assert all(row.ratio_to_limit == 1.0 for row in rows if row.side == "bare lz4 calls")
+    assert all(row.ratio_to_limit == 1.0 for row in rows if row.side == sides[1].side)
     assert len(rows) - len(plain) == 2 * 3 * 4 * 2
     sides[0].close()
 
@@ -82,6 +82,31 @@ def test_threads_share_a_step_in_a_region_of_their_own(data: Data) -> None:
     assert whole[2] == first[2] + second[2]
     assert len(first[2]) == len(second[2])
     assert {base for base, _ in side.discards} == {0, data.size}
+
+
+def test_workers_have_one_thread_that_makes_requests_and_none_for_single_pages(data: Data) -> None:
+    side, alone = Recorder(), Recorder()
+    side.workers, side.side, side.base = 2, "recorder, 2 workers", "recorder"
+    rows = bench([alone, side], data, threads=(1, 2), works=["write"], requests=[MIB, PAGE])
+    assert {(part, base) for part, base, _ in side.jobs} == {(0, data.size)}
+    assert {request.length for _, _, requests in side.jobs for request in requests} == {MIB}
+    found = [(row.request, row.side, row.threads) for row in rows if row.us_per_page is not None]
+    assert found == [
+        (MIB, "recorder", 1),
+        (MIB, "recorder", 2),
+        (MIB, "recorder, 2 workers", 2),
+        (PAGE, "recorder", 1),
+        (PAGE, "recorder", 2),
+    ]
+    assert [row.side for row in rows if "gain" in row.figures] == ["recorder", "recorder, 2 workers", "recorder"]
+
+
+def test_our_workers_hold_what_was_written(built_in: Catalogue, data: Data) -> None:
+    side = OurSide("ours", built_in, "lz4", "zsmalloc", data, 2 * data.size, 2)
+    assert side.target.show("workers") == "2\n"
+    rows = bench([side], data, threads=(1, 2), requests=[MIB])
+    assert {(row.side, row.threads) for row in rows} == {("ours, 2 workers", 2)}
+    side.close()
 
 
 def test_a_side_that_loses_data_is_found(built_in: Catalogue, data: Data) -> None:

@@ -37,6 +37,10 @@ class BlockSide(abc.ABC):
 
     side: str
     role = "ours"
+    base = ""
+    """The side that this is with one thread, if not itself."""
+    workers = 1
+    """Threads that it uses itself for each request; then there is one thread that makes requests."""
 
     @abc.abstractmethod
     def job(self, part: int, base: int, requests: Sequence[Request]) -> Job:
@@ -70,14 +74,19 @@ class BufferSide(BlockSide):
 class OurSide(BufferSide):
     """A zramcore device."""
 
-    def __init__(self, side: str, catalogue: Catalogue, comp: str, allocator: str, data: Data, size: int) -> None:
+    def __init__(
+        self, side: str, catalogue: Catalogue, comp: str, allocator: str, data: Data, size: int, workers: int = 1
+    ) -> None:
         super().__init__(data)
-        self.side = side
+        self.side = side if workers == 1 else f"{side}, {workers} workers"
+        self.base = side
+        self.workers = workers
         control = Control(catalogue)
         self.target = control.target(f"zram{control.hot_add(PAGE)}")
         self.device = self.target.device
         self.target.store("comp_algorithm", comp)
         self.device.choose_allocator(allocator)
+        self.target.store("workers", str(workers))
         self.target.store("disksize", str(size))
 
     def job(self, part: int, base: int, requests: Sequence[Request]) -> Job:
@@ -175,16 +184,13 @@ class LimitSide(BlockSide):
 
     role = "limit"
 
-    def __init__(self, loop: BareLoop, data: Data) -> None:
+    def __init__(self, loop: BareLoop) -> None:
         self.loop = loop
         self.side = loop.side
-        self.pages: Sequence[Buffer] = data.pages
-        self.objects = loop.objects(data.pages)
 
     def job(self, part: int, base: int, requests: Sequence[Request]) -> Job:
-        pages: list[Buffer] = []
-        objects: list[Buffer] = []
+        pages: list[int] = []
+        objects: list[int] = []
         for _, length, start, write in requests:
-            first, end = start // PAGE, (start + length) // PAGE
-            (pages if write else objects).extend((self.pages if write else self.objects)[first:end])
+            (pages if write else objects).extend(range(start // PAGE, (start + length) // PAGE))
         return self.loop.job(part, pages, objects)

@@ -12,7 +12,7 @@ from functools import partial
 
 from ..errors import DeviceIOError
 from .block import BlockSide, Request
-from .data import MIB, Data
+from .data import MIB, PAGE, Data
 from .rounds import Contender, Job, Tell, labelled, take_turns
 from .rows import Row, compare, gains
 
@@ -52,19 +52,26 @@ class Course:
             contenders = [
                 Contender(
                     side.side,
-                    partial(self._plan, side, place * self.data.size, count, work),
+                    partial(self._plan, side, place * self.data.size, 1 if side.workers > 1 else count, work),
                     threads=count,
                     begin=partial(self._begin, side, place * self.data.size, work, first=not (index or place)),
-                    base=side.side,
+                    base=side.base or side.side,
                     role=side.role,
                 )
                 for index, side in enumerate(self.sides)
-                for place, count in enumerate(self.threads)
+                for place, count in self._places(side)
             ]
             take_turns(contenders, self.steps, rounds, labelled(tell, name))
-            yield from compare(name, self.request, contenders, self.data.size // 4096)
+            yield from compare(name, self.request, contenders, self.data.size // PAGE)
             yield from gains(name, self.request, contenders)
         self._verify()
+
+    def _places(self, side: BlockSide) -> list[tuple[int, int]]:
+        """The regions that a side uses, with the number of threads at work there."""
+        alone = side.workers == 1
+        if not alone and self.request == PAGE:
+            return []  # a single page is not shared out
+        return [(place, count) for place, count in enumerate(self.threads) if alone or count == side.workers]
 
     def _begin(self, side: BlockSide, base: int, work: str, number: int, *, first: bool) -> None:
         """Before a round: where writes go on; each overwrite brings other pages than are there."""
@@ -92,12 +99,12 @@ class Course:
     def _fill(self) -> None:
         everything = [Request(start, MIB, start, True) for start in range(0, self.data.size, MIB)]
         for side in self.sides:
-            for place in range(len(self.threads)):
+            for place, _ in self._places(side):
                 side.job(0, place * self.data.size, everything)()
 
     def _verify(self) -> None:
         for side in self.sides:
-            for place in range(len(self.threads)):
+            for place, _ in self._places(side):
                 for unit, start in enumerate(self.holds):
                     offset = place * self.data.size + unit * self.request
                     found = side.read(offset, self.request)

@@ -13,7 +13,7 @@ from ..bench import backing, codecs, devices, latency, memory, nbd, scans
 from ..bench.block import BlockSide, KernelSide, LimitSide, OurSide
 from ..bench.data import MIB, PAGE, Data
 from ..bench.kernel_zram import KernelZram, kernel_zram
-from ..bench.loops import BareLoop
+from ..bench.loops import bare_loop
 from ..bench.rows import Row
 from ..bench.table import size as show_size
 from .bench_options import (
@@ -82,7 +82,8 @@ def device(
     data = source.take(bench.tell)
     rows: list[Row] = []
     for name in chosen:
-        with _sides(bench, data, name, allocators, kernel_algorithm, data.size * len(threads)) as sides:
+        size, most = data.size * len(threads), max(threads)
+        with _sides(bench, data, name, allocators, kernel_algorithm, size, most) as sides:
             rows += devices.bench(
                 sides, data, works=work, orders=order, requests=request, threads=threads, rounds=bench.rounds,
                 tell=bench.tell,
@@ -123,18 +124,25 @@ def _check_kernel(algorithm: str | None) -> None:
 
 @contextlib.contextmanager
 def _sides(
-    bench: Bench, data: Data, comp: str, allocators: Sequence[str], kernel_algorithm: str | None, size: int
+    bench: Bench,
+    data: Data,
+    comp: str,
+    allocators: Sequence[str],
+    kernel_algorithm: str | None,
+    size: int,
+    workers: int = 1,
 ) -> Iterator[list[BlockSide]]:
-    """Devices of `size` bytes with these allocators, the limit, and the kernel's if it is wanted."""
+    """Devices of `size` bytes with these allocators, with and without `workers`, the limit, and the kernel's."""
     with contextlib.ExitStack() as stack:
         kernel = stack.enter_context(kernel_zram(kernel_algorithm is not None))
         sides: list[BlockSide] = []
         for allocator in allocators:
             label = f"zramcore {comp}" if len(allocators) == 1 else f"zramcore {comp}, {allocator}"
-            side = OurSide(label, bench.catalogue, comp, allocator, data, size)
-            stack.callback(side.close)
-            sides.append(side)
-        sides.append(LimitSide(BareLoop(bench.catalogue.compressors[comp]), data))
+            for count in (1, workers) if workers > 1 else (1,):
+                side = OurSide(label, bench.catalogue, comp, allocator, data, size, count)
+                stack.callback(side.close)
+                sides.append(side)
+        sides.append(LimitSide(bare_loop(bench.catalogue.compressors[comp], data)))
         if kernel is not None:
             kernel.start(kernel_algorithm or comp, size)
             sides.append(KernelSide(kernel, data))
@@ -225,6 +233,6 @@ def nbd_(
     chosen = choose_algorithms(bench.context, comp, ["lz4", "zstd"])
     servers = nbd.servers(chosen, peers=against is not None)
     data = source.take(bench.tell)
-    limits = {name: LimitSide(BareLoop(bench.catalogue.compressors[name]), data) for name in chosen}
+    limits = {name: LimitSide(bare_loop(bench.catalogue.compressors[name], data)) for name in chosen}
     rows = list(nbd.bench(servers, limits, data, request, depth, bench.rounds, bench.tell))
     return Measured(rows, source.about(data))
