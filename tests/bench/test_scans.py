@@ -16,7 +16,7 @@ def silent(what: str) -> None:
 
 def test_slots_are_in_use_in_runs_at_equal_distances(built_in: Catalogue) -> None:
     device = ScannedDevice(built_in, 1 << 14)
-    fill(lambda data, offset: device.device.pwrite(offset, data), 1 << 14, 1 << 10, silent)
+    fill(lambda data, offset: device.device.pwrite(offset, data), 1 << 14, 1 << 10, "scattered", silent)
     used = np.flatnonzero(in_memory(device.flags()))
     assert len(used) == 1 << 10
     starts = used[::RUN]
@@ -26,9 +26,16 @@ def test_slots_are_in_use_in_runs_at_equal_distances(built_in: Catalogue) -> Non
     device.close()
 
 
+def test_slots_are_in_use_side_by_side(built_in: Catalogue) -> None:
+    device = ScannedDevice(built_in, 1 << 14)
+    fill(lambda data, offset: device.device.pwrite(offset, data), 1 << 14, 1 << 10, "dense", silent)
+    assert np.flatnonzero(in_memory(device.flags())).tolist() == list(range(1 << 10))
+    device.close()
+
+
 def test_scans_mark_all_choose_all_and_leave_no_token(built_in: Catalogue) -> None:
     device = ScannedDevice(built_in, 1 << 12)
-    fill(lambda data, offset: device.device.pwrite(offset, data), 1 << 12, 1 << 12, silent)
+    fill(lambda data, offset: device.device.pwrite(offset, data), 1 << 12, 1 << 12, "dense", silent)
     device.idle_all()
     assert (device.flags() & IDLE != 0).all()
     device.select("idle")()
@@ -39,7 +46,7 @@ def test_scans_mark_all_choose_all_and_leave_no_token(built_in: Catalogue) -> No
 
 
 def test_the_time_of_a_scan_is_told_whole_and_by_slot(built_in: Catalogue) -> None:
-    for row in bench(built_in, 1 << 12, 1 << 12, None, 2, silent):
+    for row in bench(built_in, 1 << 12, 1 << 12, "dense", None, 2, silent):
         assert row.us_per_page is not None
         assert row.figures["ms"] == row.us_per_page * (1 << 12) / 1000
         assert row.ratio_to_kernel is None

@@ -1,8 +1,8 @@
 """`bench scan`: walks over the whole slot table: marking pages idle, choosing what to write back.
 
-The pages are few bytes compressed, so that a million of them take seconds and little memory; they lie in runs of 64
-KiB at equal distances, so that no part of the table is empty. The limit is one numpy pass over every row of a table
-as large, without locks and without skipping what was never written.
+The pages are few bytes compressed, so that a million of them take seconds and little memory. They lie together at the
+start of the device, or in runs of 64 KiB at equal distances, so that no part of the table is empty. The limit is one
+numpy pass over every row of a table as large, without locks and without skipping what was never written.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .rows import Row, compare
 
 RUN = 16
 """Pages that lie together."""
+LAYOUTS = ("dense", "scattered")
 AGE = 3600
 
 
@@ -67,16 +68,17 @@ class ScannedDevice:
         self.device.reset()
 
 
-def fill(write: Callable[[memoryview, int], object], slots: int, allocated: int, tell: Tell) -> None:
-    """Write `allocated` pages, in runs at equal distances, by `write(data, offset)` from aligned memory."""
+def fill(write: Callable[[memoryview, int], object], slots: int, allocated: int, layout: str, tell: Tell) -> None:
+    """Write `allocated` pages of a device of `slots`, by `write(data, offset)` from aligned memory."""
     memory = mmap.mmap(-1, RUN * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.write(b"zramcore" * (RUN * PAGE // 8))
     view = memoryview(memory)
     runs = allocated // RUN
+    within = slots // RUN if layout == "scattered" else runs
     for run in range(runs):
         for page in range(RUN):
             view[page * PAGE : page * PAGE + 8] = (run * RUN + page).to_bytes(8, "little")
-        write(view, run * (slots // RUN) // runs * RUN * PAGE)
+        write(view, run * within // runs * RUN * PAGE)
         if not run % 4096:
             tell(f"{run * RUN} of {allocated} pages")
 
@@ -89,18 +91,30 @@ def _pass_over(flags: Column) -> Callable[[], None]:
 
 
 def bench(
-    catalogue: Catalogue, slots: int, allocated: int, kernel: KernelZram | None, rounds: int, tell: Tell
+    catalogue: Catalogue,
+    slots: int,
+    allocated: int,
+    layout: str,
+    kernel: KernelZram | None,
+    rounds: int,
+    tell: Tell,
 ) -> Iterator[Row]:
     """The rows for a table of `slots`, `allocated` of them in use (multiples of 16); `kernel` is as large and empty."""
-    label = f"{slots} slots"
+    label = f"{slots} slots {layout}"
     with ExitStack() as stack:
         ours = ScannedDevice(catalogue, slots)
         stack.callback(ours.close)
         told = labelled(tell, f"{label}, filling")
-        fill(lambda data, offset: ours.device.pwrite(offset, data), slots, allocated, told)
+        fill(lambda data, offset: ours.device.pwrite(offset, data), slots, allocated, layout, told)
         if kernel is not None:
             fd = kernel.fd
-            fill(lambda data, offset: os.pwrite(fd, data, offset), slots, allocated, labelled(told, "the kernel's"))
+            fill(
+                lambda data, offset: os.pwrite(fd, data, offset),
+                slots,
+                allocated,
+                layout,
+                labelled(told, "the kernel's"),
+            )
         limit = _pass_over(ours.flags())
 
         def rows(work: str, job: Job, kernels: str = "") -> Sequence[Row]:

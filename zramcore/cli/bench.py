@@ -92,7 +92,7 @@ def device(
 
 
 @command.command("memory")
-@with_bench(1)
+@with_bench()
 @with_source("256M")
 @comp_option
 @allocator_option
@@ -205,17 +205,19 @@ def _slots(context: click.Context, parameter: click.Parameter, text: str) -> lis
     help="Sizes of tables.",
 )
 @click.option("--allocated", type=click.IntRange(scans.RUN), default=1 << 20, show_default=True, help="Slots in use.")
+@choice("layout", {layout: layout for layout in scans.LAYOUTS}, "Where they lie.")
 @against_kernel
-def scan(bench: Bench, slots: list[int], allocated: int, kernel_algorithm: str | None) -> Measured:
+def scan(bench: Bench, slots: list[int], allocated: int, layout: list[str], kernel_algorithm: str | None) -> Measured:
     """Walks over the whole slot table: idle all, idle by age, the choice of candidates."""
     _check_kernel(kernel_algorithm)
     rows: list[Row] = []
     for size in slots:
-        with kernel_zram(kernel_algorithm is not None) as kernel:
-            if kernel is not None:
-                kernel.start(kernel_algorithm or "lz4", size * PAGE)
-            used = min(allocated, size) // scans.RUN * scans.RUN
-            rows += scans.bench(bench.catalogue, size, used, kernel, bench.rounds, bench.tell)
+        used = min(allocated, size) // scans.RUN * scans.RUN
+        for where in layout if used < size else layout[:1]:
+            with kernel_zram(kernel_algorithm is not None) as kernel:
+                if kernel is not None:
+                    kernel.start(kernel_algorithm or "lz4", size * PAGE)
+                rows += scans.bench(bench.catalogue, size, used, where, kernel, bench.rounds, bench.tell)
     return Measured(rows, f"tables of which {allocated} slots are in use")
 
 

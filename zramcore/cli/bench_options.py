@@ -151,12 +151,14 @@ def _stopped_in_order() -> Iterator[None]:
 # Options --------------------------------------------------------------------------------------------------------------
 
 
-def with_bench(rounds: int) -> Callable[[Function], Function]:
-    """Gives a command a Bench, and shows what it measured; adds the options for both, with this default."""
+def with_bench(rounds: int | None = None) -> Callable[[Function], Function]:
+    """Gives a command a Bench, and shows what it measured; adds the options for both. `rounds` is the default; None: it
+    measures no times."""
+    timed = rounds is not None
 
     def add(function: Function) -> Function:
         @functools.wraps(function)
-        def run(rounds: int, as_json: bool, picture: Path | None, **options: Any) -> None:
+        def run(as_json: bool, picture: Path | None, rounds: int = 1, **options: Any) -> None:
             if picture is not None:
                 require_matplotlib()
             with _stopped_in_order(), status_line() as tell:
@@ -166,16 +168,21 @@ def with_bench(rounds: int) -> Callable[[Function], Function]:
             if as_json:
                 click.echo(json.dumps([row.as_json() for row in rows], indent=2))
                 return
-            click.echo(f"{about}; medians of {rounds} round{'s' * (rounds > 1)}\n")
+            medians = f"; medians of {rounds} round{'s' * (rounds > 1)}" if timed else ""
+            click.echo(f"{about}{medians}\n")
             for line in lines(rows):
                 click.echo(line)
 
-        counts = "Rounds that count; one more warms up."
-        for decorate in (
+        decorators: list[Callable[[Function], Function]] = [
             click.option("--plot", "picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, too."),
             click.option("--json", "as_json", is_flag=True, help="A list of rows, for machines."),
-            click.option("--rounds", type=click.IntRange(1), default=rounds, show_default=True, help=counts),
-        ):
+        ]
+        if timed:
+            counts = "Rounds that count; one more warms up."
+            decorators.append(
+                click.option("--rounds", type=click.IntRange(1), default=rounds, show_default=True, help=counts)
+            )
+        for decorate in decorators:
             run = decorate(run)
         return run
 
