@@ -152,13 +152,13 @@ def _stopped_in_order() -> Iterator[None]:
 
 
 def with_bench(rounds: int | None = None) -> Callable[[Function], Function]:
-    """Gives a command a Bench, and shows what it measured; adds the options for both. `rounds` is the default; None: it
-    measures no times."""
+    """Gives a command a Bench, and shows what it measured; adds the options for both. `rounds` is the default; None for
+    a command that measures no times."""
     timed = rounds is not None
 
     def add(function: Function) -> Function:
         @functools.wraps(function)
-        def run(as_json: bool, picture: Path | None, rounds: int = 1, **options: Any) -> None:
+        def run(as_json: bool, picture: Path | None = None, rounds: int = 1, **options: Any) -> None:
             if picture is not None:
                 require_matplotlib()
             with _stopped_in_order(), status_line() as tell:
@@ -173,18 +173,17 @@ def with_bench(rounds: int | None = None) -> Callable[[Function], Function]:
             for line in lines(rows):
                 click.echo(line)
 
-        decorators: list[Callable[[Function], Function]] = [
-            click.option("--plot", "picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, too."),
-            click.option("--json", "as_json", is_flag=True, help="A list of rows, for machines."),
-        ]
+        added: Function = click.option("--json", "as_json", is_flag=True, help="A list of rows, for machines.")(run)
         if timed:
             counts = "Rounds that count; one more warms up."
-            decorators.append(
-                click.option("--rounds", type=click.IntRange(1), default=rounds, show_default=True, help=counts)
-            )
-        for decorate in decorators:
-            run = decorate(run)
-        return run
+            for decorate in (
+                click.option(
+                    "--plot", "picture", type=click.Path(path_type=Path), metavar="FILE", help="Draw it, too."
+                ),
+                click.option("--rounds", type=click.IntRange(1), default=rounds, show_default=True, help=counts),
+            ):
+                added = decorate(added)
+        return added
 
     return add
 
