@@ -21,6 +21,7 @@ from zramcore.deployment import Deployment
 from zramcore.errors import ConfigError, DeviceBusy, InvalidValue, NoMemory, ZramError
 from zramcore.interfaces import Catalogue, PolicyTarget, Tick, WritebackPolicy
 from zramcore.kernel import SYSFS, KernelControl, KernelDevice, sysfs_root
+from zramcore.kernel_record import KernelRecord
 from zramcore.scheduler import Report, Scheduler
 from zramcore.testing.policy import VirtualClock
 from zramcore.testing.sysfs import LivingTree, make_sysfs
@@ -125,8 +126,11 @@ def test_a_label_like_zram1_is_that_device_or_an_error(
 ) -> None:
     deployment = up(KERNEL.replace("swap", "zram1"))
     assert deployment.devices[0].target.name == "zram1"
-    with pytest.raises(DeviceBusy, match="zram1 is in use"):
+    with pytest.raises(DeviceBusy, match="another process has a device of the kernel's zram under the label zram1"):
         up(KERNEL.replace("swap", "zram1"))
+    tree.control.target("zram0").store("disksize", "1M")
+    with pytest.raises(DeviceBusy, match="zram0 is in use"):
+        up(KERNEL.replace("swap", "zram0"))
     with pytest.raises(InvalidValue, match="the kernel gives zram2, not zram7"):
         up(KERNEL.replace("swap", "zram7"))
     assert kernel.names() == ["zram0", "zram1"]
@@ -178,6 +182,81 @@ def test_one_that_is_in_use_stays_up_until_it_is_not(up: Callable[[str], Deploym
     assert tree.control.device("zram0").initialized
     deployment.take_down()
     assert not tree.control.device("zram0").initialized
+
+
+# After a crash --------------------------------------------------------------------------------------------------------
+
+
+def crash(deployment: Deployment) -> None:
+    """End it as a kill does: locks go, nothing else does."""
+    for deployed in deployment.devices:
+        assert isinstance(deployed, KernelDeployed)
+        assert deployed.record is not None
+        deployed.record.close()
+
+
+def test_what_a_crash_left_is_taken_over_with_its_data_and_goes_at_the_end(
+    up: Callable[[str], Deployment], tree: LivingTree, kernel: KernelControl, tmp_path: Path
+) -> None:
+    tree.control.target("zram0").store("disksize", "1M")
+    text = f"{KERNEL}backing_dev = 'file:b.img,size=1M'\n"
+    crash(up(text))
+    tree.control.device("zram1").pwrite(0, b"swapped out")
+    tree.written.clear()
+    deployment = up(text)
+    assert tree.written == []
+    (deployed,) = deployment.devices
+    assert deployed.lines() == [f"{tmp_path}/sys/dev/zram1, taken over as it was left"]
+    assert tree.control.device("zram1").pread(0, 11) == b"swapped out"
+    deployment.take_down()
+    assert kernel.names() == ["zram0"], "an earlier run had added it"
+
+
+def test_what_a_crash_left_is_not_thrown_away_for_another_file(
+    up: Callable[[str], Deployment], tree: LivingTree
+) -> None:
+    crash(up(KERNEL))
+    with pytest.raises(DeviceBusy, match="zram0 is still set up by an earlier run of swap"):
+        up(f"{KERNEL}mem_limit = '2M'\n")
+    assert tree.control.device("zram0").initialized
+    up(KERNEL).take_down()
+    up(f"{KERNEL}mem_limit = '2M'\n").take_down()
+
+
+def test_a_failed_start_leaves_what_a_crash_left(up: Callable[[str], Deployment], tree: LivingTree) -> None:
+    crash(up(KERNEL))
+    with pytest.raises(ZramError):
+        up(f"{KERNEL}{KERNEL.replace('swap', 'zram7')}")
+    assert tree.control.device("zram0").initialized
+    up(KERNEL).take_down()
+    assert not tree.control.device("zram0").initialized
+
+
+def test_a_record_of_a_device_that_is_gone_or_somebody_elses_by_now_is_forgotten(
+    up: Callable[[str], Deployment], tree: LivingTree, kernel: KernelControl
+) -> None:
+    crash(up(KERNEL))
+    tree.control.target("zram0").store("reset", "1")
+    tree.control.target("zram0").store("disksize", "3M")
+    deployment = up(KERNEL)
+    assert deployment.devices[0].target.name == "zram1"
+    crash(deployment)
+    kernel.hot_remove(1)
+    up(KERNEL).take_down()
+    assert tree.control.device("zram0").disksize == 3 << 20
+    (kernel.records / "swap.json").write_text("{")
+    up(KERNEL).take_down()
+
+
+def test_one_that_was_added_and_got_no_further_is_still_removed_at_the_end(
+    up: Callable[[str], Deployment], tree: LivingTree, kernel: KernelControl
+) -> None:
+    tree.control.target("zram0").store("disksize", "1M")
+    record = KernelRecord(kernel.records, "swap")
+    record.save(f"zram{kernel.hot_add()}", True, (), complete=False)
+    record.close()
+    up(KERNEL).take_down()
+    assert kernel.names() == ["zram0"]
 
 
 # As it is -------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from .errors import ZramError
 from .hosting import Hosting
 from .image import save_image
 from .kernel import KernelControl, KernelDevice
+from .kernel_record import KernelRecord
 
 
 def of_device(device: str, error: ZramError) -> ZramError:
@@ -101,14 +102,16 @@ class Deployed:
 
 @dataclass(frozen=True)
 class KernelDeployed:
-    """A device of the kernel's zram in a deployment. `ours`: it was set up here, and so goes with it; `added`: it was
-    not there before. One that somebody else set up is only lent to policies."""
+    """A device of the kernel's zram in a deployment. `record`: it was set up here, and so goes with it; None for one
+    that somebody else set up, which is only lent to policies. `added`: it was not there before; `taken_over`: a process
+    before this one set it up, and did not take it down."""
 
     config: DeviceConfig
     kernel: KernelControl
     target: KernelDevice
-    ours: bool
+    record: KernelRecord | None = None
     added: bool = False
+    taken_over: bool = False
     use: DirectUse | None = None
     loaded: int = 0
 
@@ -116,6 +119,11 @@ class KernelDeployed:
     def disksize(self) -> int:
         """Its size in bytes."""
         return self.target.disksize
+
+    @property
+    def ours(self) -> bool:
+        """Whether it goes with the deployment."""
+        return self.record is not None
 
     @property
     def name(self) -> str:
@@ -131,7 +139,8 @@ class KernelDeployed:
         """Where it is, for people."""
         if not self.ours:
             return [f"{self.target.node}, as it is: policies only"]
-        return [self.target.node if self.use is None else self.use.line()]
+        line = self.target.node if self.use is None else self.use.line()
+        return [f"{line}, taken over as it was left" if self.taken_over else line]
 
     def interrupt(self) -> None:
         """A pass in the kernel cannot be interrupted: a policy's has slices, and no other begins once it is stopped."""
@@ -148,11 +157,13 @@ class KernelDeployed:
         """Undo the use, reset it, and remove it if it was added; one that somebody else set up stays as it is."""
         number = int(self.target.name.removeprefix("zram"))
         try:
-            if self.ours:
+            if self.record is not None:
                 self.release()
                 self.target.reset()
                 if self.added:
                     self.kernel.hot_remove(number)
+                self.record.forget()
+                self.record.close()
         except ZramError as error:
             return TakenDown(error=error)
         if self.config.name == self.target.name:

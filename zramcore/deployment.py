@@ -19,12 +19,14 @@ from .backing_spec import parse_backing_spec
 from .config import Config, DeviceConfig, plan_device, resolve
 from .control import Control
 from .deployed import AnyDeployed, Deployed, KernelDeployed, of_device
-from .errors import InvalidValue, ZramError
+from .errors import DeviceBusy, InvalidValue, ZramError
 from .hosting import check_host, give_up, host
 from .image import load_image
 from .interfaces import WritebackPolicy
 from .kernel import KernelControl, KernelDevice
+from .kernel_record import KernelRecord
 from .loop_device import backing_path
+from .parse import memparse
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -196,10 +198,11 @@ def _set_up(
     label = _KERNEL_LABEL.fullmatch(config.name)
     try:
         if config.target.device is not None:
-            found = KernelDeployed(config, kernel, _as_it_is(kernel, config.target.device), ours=False)
+            found = KernelDeployed(config, kernel, _as_it_is(kernel, config.target.device))
         else:
-            found = _claim(config, kernel, label and label[0], undo)
-            _write(found, undo)
+            record = KernelRecord(kernel.records, config.name)
+            undo.callback(record.close)
+            found = _taken_over(config, kernel, record) or _made(config, kernel, record, label and label[0], undo)
     except ZramError as error:
         raise of_device(config.name, error) from error
     if label and int(label[1]) not in control.avoided:
@@ -215,22 +218,61 @@ def _as_it_is(kernel: KernelControl, name: str) -> KernelDevice:
     return device
 
 
-def _claim(
-    config: DeviceConfig, kernel: KernelControl, wanted: str | None, undo: contextlib.ExitStack
+def _writes(config: DeviceConfig) -> tuple[tuple[str, str], ...]:
+    return tuple((write.attribute, write.value) for write in plan_device(config))
+
+
+def _disksize(writes: Sequence[tuple[str, str]]) -> int:
+    """What disksize shows after these writes."""
+    size = memparse(dict(writes).get("disksize", "0"))
+    page = os.sysconf("SC_PAGE_SIZE")
+    return -(-size // page) * page
+
+
+def _taken_over(config: DeviceConfig, kernel: KernelControl, record: KernelRecord) -> KernelDeployed | None:
+    """The device that a process before this one set up and left, when it is what the file says; None without one.
+
+    Raises DeviceBusy (EBUSY) when it is something else: what it holds is not thrown away.
+    """
+    left = record.load()
+    if left is None or left.device not in kernel.names() or not left.complete:
+        return None
+    device = kernel.target(left.device)
+    if device.disksize != _disksize(left.writes):
+        return None  # somebody reset it, and it may be theirs by now
+    if left.writes != _writes(config):
+        raise DeviceBusy(
+            f"{left.device} is still set up by an earlier run of {config.name}, otherwise than the file says now",
+            hint=f"swapoff or umount it, then: echo 1 > {device.directory}/reset",
+        )
+    log.warning("%s: kernel:%s is taken over as an earlier run left it", config.name, device.name)
+    return KernelDeployed(config, kernel, device, record, left.added, taken_over=True)
+
+
+def _made(
+    config: DeviceConfig, kernel: KernelControl, record: KernelRecord, wanted: str | None, undo: contextlib.ExitStack
 ) -> KernelDeployed:
-    device, added = kernel.claim(wanted)
+    device, added = _claimed(kernel, record, wanted)
     if added:
         undo.callback(_give_back, kernel, device.name)
-    return KernelDeployed(config, kernel, device, ours=True, added=added)
-
-
-def _write(found: KernelDeployed, undo: contextlib.ExitStack) -> None:
-    backing = found.config.settings.get("backing_dev")
+    backing = config.settings.get("backing_dev")
     if backing is not None:
-        with contextlib.suppress(ZramError):
+        with contextlib.suppress(ZramError):  # the write to come says it
             _undo_new_file(backing_path(backing.texts[0], create=False), undo)
-    found.target.set_up((write.attribute, write.value) for write in plan_device(found.config))
+    undo.callback(record.forget)
+    record.save(device.name, added, _writes(config), complete=False)
+    device.set_up(_writes(config))
+    found = KernelDeployed(config, kernel, device, record, added)
     undo.callback(_reset, found)
+    record.save(device.name, added, _writes(config), complete=True)
+    return found
+
+
+def _claimed(kernel: KernelControl, record: KernelRecord, wanted: str | None) -> tuple[KernelDevice, bool]:
+    """A device to set up, and whether it had to be added, by an earlier process that got no further perhaps."""
+    left = record.load()
+    device, added = kernel.claim(wanted)
+    return device, added or (left is not None and left.added and left.device == device.name)
 
 
 def _reset(found: KernelDeployed) -> None:
@@ -257,7 +299,8 @@ def _use(deployed: AnyDeployed, config: Config, control: Control, undo: contextl
     try:
         if isinstance(deployed, KernelDeployed):
             made = replace(deployed, use=use_node(deployed.target.node, use.use))
-            undo.callback(_leave, made)
+            if not made.taken_over:  # that was in use before, and stays
+                undo.callback(_leave, made)
             return made
         hosting = host(control, deployed.target.name, deployed.config, config.daemon)
     except ZramError as error:

@@ -249,6 +249,11 @@ class KernelControl:
         self.config = kernel_config() if config is None and sysfs == SYSFS else config
 
     @property
+    def records(self) -> Path:
+        """Where it is written down what was set up; gone after a boot, as the devices are."""
+        return Path("/run/zramcore-kernel") if self.sysfs == SYSFS else self.sysfs / "run"
+
+    @property
     def present(self) -> bool:
         """Whether this kernel has zram, loaded."""
         return self.directory.is_dir()

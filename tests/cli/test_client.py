@@ -427,7 +427,8 @@ def test_the_unit_starts_a_daemon_with_options_it_has(tmp_path: Path, capsys: py
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    assert main(["systemd", "install", "--root", str(tmp_path), "--program", "/bin/true"]) == 0
+    assert main(["systemd", "install", "--root", str(tmp_path), "--program", "/bin/true", "--kernel"]) == 0
+    assert (tmp_path / "etc/systemd/system/zramcore.service.d/kernel.conf").exists()
     unit = tmp_path / "etc/systemd/system/zramcore.service"
     said = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert [line for line in said.stderr.splitlines() if "zramcore.service" in line and "User" not in line] == []

@@ -40,14 +40,18 @@ def check_use(use: Use) -> None:
 
 
 def use_node(node: str, use: Use) -> DirectUse:
-    """Make of a node what is wanted: all of it, or nothing is left but a file system. Raises DeviceBusy (EBUSY),
-    InvalidValue (EINVAL) for a node that holds something else, ZramError for a step that failed."""
+    """Make of a node what is wanted and not there yet: all of it, or nothing is left but a file system.
+
+    Raises DeviceBusy (EBUSY), InvalidValue (EINVAL) for a node that holds something else, ZramError for a step that
+    failed.
+    """
     used = DirectUse(node)
     try:
         if use.path is not None and use.path != node:
-            if os.path.lexists(use.path):
-                raise DeviceBusy(f"{use.path} exists", hint="choose another path")
-            make_link(node, use.path)
+            if not (os.path.islink(use.path) and os.readlink(use.path) == node):
+                if os.path.lexists(use.path):
+                    raise DeviceBusy(f"{use.path} exists", hint="choose another path")
+                make_link(node, use.path)
             used.link = use.path
         if use.mkfs is not None:
             filesystems.make_filesystem(node, use.mkfs)

@@ -45,6 +45,7 @@ BUILTIN = Builtin(
         "run": "run:command",
         "exec": "exec:command",
         "config": "config:command",
+        "kernel": "kernel:command",
         "dict": "dict_:command",
         "daemon": "daemon:command",
         "create": "create:command",

@@ -17,6 +17,8 @@ FILES = {
     "zramcore.toml": "etc/zramcore/zramcore.toml",
 }
 """Packaged file -> where it goes below the root."""
+FOR_THE_KERNEL = {"kernel.conf": "etc/systemd/system/zramcore.service.d/kernel.conf"}
+"""What is written too for devices of the kernel's zram."""
 KEPT = ("zramcore.toml",)
 """Files that are the administrator's once they are there."""
 
@@ -29,18 +31,20 @@ def command() -> None:
 @command.command("install")
 @click.option("--root", type=click.Path(path_type=Path), default=Path("/"), metavar="DIR", help="Write below DIR.")
 @click.option("--program", metavar="PATH", help="The zramcore program the unit starts; default: this one.")
+@click.option("--kernel", is_flag=True, help='Run it as root, for devices with target = "kernel".')
 @click.option("--force", is_flag=True, help="Replace files that were changed.")
-def install(root: Path, program: str | None, force: bool) -> None:
+def install(root: Path, program: str | None, kernel: bool, force: bool) -> None:
     """Write the unit, the sysusers and tmpfiles files, and a config with nothing in it unless there is one.
 
     Nothing is started. Files that are there and different are not replaced without --force; the config never is.
     """
-    texts = {name: _text(name, program or this_program()) for name in FILES}
-    for name, place in FILES.items():
+    files = {**FILES, **(FOR_THE_KERNEL if kernel else {})}
+    texts = {name: _text(name, program or this_program()) for name in files}
+    for name, place in files.items():
         path = root / place
         if name not in KEPT and not force and path.exists() and path.read_text() != texts[name]:
             raise click.ClickException(f"{path} exists and is different; --force replaces it")
-    for name, place in FILES.items():
+    for name, place in files.items():
         path = root / place
         if name in KEPT and path.exists():
             click.echo(f"{path} (kept)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -128,10 +129,8 @@ class LivingTree:
             self.control.target(path.parent.name).store(path.name, text)
 
     def _forget(self, name: str) -> None:
-        device = self.root / "block" / name
-        for file in device.iterdir():
-            file.unlink()
-        device.rmdir()
+        shutil.rmtree(self.root / "block" / name)
+        shutil.rmtree(self.root / "kernel" / "debug" / "zram" / name, ignore_errors=True)
 
 
 @contextlib.contextmanager
