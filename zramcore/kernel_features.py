@@ -59,6 +59,9 @@ ALWAYS = (
 )
 """Files that are no features: every kernel has them, or they come with one."""
 
+ALGORITHMS = ("lzo-rle", "lzo", "lz4", "lz4hc", "zstd", "deflate", "842")
+"""What a kernel may be built with, for when there is no device to ask."""
+
 ALIASES = {"compressed_writeback": "writeback_compressed"}
 """Attribute -> its name in 7.0's release candidates."""
 

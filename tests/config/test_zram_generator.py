@@ -87,12 +87,12 @@ def test_ids_follow_each_other(converted):
     [
         ("host-memory-limit = 9048", "left out on machines with more than 9048 MiB"),
         ("memory-limit = 1024", "more than 1024 MiB"),
-        ("compression-algorithm = lzo-rle", "lzo-rle: is not installed here"),
+        ("compression-algorithm = lzo-rle", "lzo-rle: is not here"),
         (
             "compression-algorithm = zstd lz4(type=idle,threshold=3)",
-            "lz4(type=idle,threshold=3): no policy recompresses",
+            "lz4(type=idle,threshold=3): when to recompress is for a policy",
         ),
-        ("compression-algorithm = zstd (type=huge)", "(type=huge): no policy recompresses"),
+        ("compression-algorithm = zstd (type=huge)", "(type=huge): when to recompress is for a policy"),
         ("compression-algorithm = zstd lz4 lz4 lz4 lz4", "three secondary algorithms at most"),
         ("compression-algorithm = zstd)", "is neither NAME nor NAME(PARAMETERS)"),
         ("zram-size = ram ^ 2", "'^' means nothing here"),

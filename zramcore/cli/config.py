@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
 from ..config import Config, check_file, plan_device
+from ..config.target import KINDS, Kind
 from ..config.zram_generator import convert
 from ..control import Control
 from ..errors import ConfigError
+from ..kernel_features import ALGORITHMS as KERNEL_ALGORITHMS
 from ..policy_report import mebibytes
 from .common import open_control, open_kernel
 
@@ -79,14 +82,23 @@ def show_command(context: click.Context, file: Path) -> None:
 
 @command.command("import")
 @FILE
+@click.option(
+    "--target",
+    type=click.Choice(KINDS),
+    default="zramcore",
+    help="Whose devices: zramcore's own (the default), the kernel's zram, or the kernel's when it has writeback.",
+)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write it there, not to stdout.")
 @click.pass_context
-def import_command(context: click.Context, file: Path, output: Path | None) -> None:
+def import_command(context: click.Context, file: Path, target: Kind, output: Path | None) -> None:
     """Convert FILE, a zram-generator.conf, into a deployment; what has no counterpart becomes a comment and a warning.
 
     An existing output file is not replaced.
     """
-    converted = convert(file, open_control(context).catalogue.compressors)
+    compressors: Collection[str] = open_control(context).catalogue.compressors
+    if target == "kernel":
+        compressors = open_kernel().algorithms() or KERNEL_ALGORITHMS
+    converted = convert(file, compressors, target)
     if output is None:
         click.echo(converted.text, nl=False)
     else:

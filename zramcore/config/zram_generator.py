@@ -16,6 +16,7 @@ from pathlib import Path
 from ..attach.wanted import FILE_SYSTEMS
 from ..errors import ConfigError, InvalidValue, ZramError
 from .expressions import Call, Node, Number, Operation, Ram, has_ram, parse
+from .target import Kind
 
 DEFAULT_SIZE = "min(ram / 2, 4096)"
 DEFAULT_PRIORITY = 100
@@ -34,8 +35,8 @@ class Converted:
     comments: list[str] = field(default_factory=list)
 
 
-def convert(file: Path, compressors: Collection[str]) -> Converted:
-    """Read a zram-generator.conf and write it as a deployment; `compressors`: those that are installed.
+def convert(file: Path, compressors: Collection[str], target: Kind = "zramcore") -> Converted:
+    """Read a zram-generator.conf and write it as a deployment; `compressors`: those that `target` has here.
 
     Raises ConfigError (EINVAL) when it cannot be read, or has no [zramN] section.
     """
@@ -56,9 +57,9 @@ def convert(file: Path, compressors: Collection[str]) -> Converted:
     if not devices:
         raise ConfigError("has no section like [zram0]", file=str(file), hint="is it a zram-generator.conf?")
     for position, (number, name) in enumerate(devices):
-        # a zramN that would get another id needs another name
-        label = name if number == position else f"from-{name}"
-        device = _Device(sections[name], compressors)
+        # a zramN of ours that would get another id needs another name; the kernel's is that very device
+        label = name if number == position or target == "kernel" else f"from-{name}"
+        device = _Device(sections[name], compressors, target)
         lines += ["", f"[device.{label}]", *device.convert()]
         comments += [f"{label}: {comment}" for comment in device.comments]
     return Converted("\n".join(lines) + "\n", comments)
@@ -84,13 +85,16 @@ def _read(file: Path) -> Mapping[str, Mapping[str, str]]:
 class _Device:
     """One section. Known keys are taken out of `left`; what stays is unknown."""
 
-    def __init__(self, values: Mapping[str, str], compressors: Collection[str]) -> None:
+    def __init__(self, values: Mapping[str, str], compressors: Collection[str], target: Kind) -> None:
         self.left = dict(values)
+        self.target = target
         self.compressors = compressors
         self.comments: list[str] = []
         self.lines: list[str] = []
 
     def convert(self) -> list[str]:
+        if self.target != "zramcore":
+            self.say("target", self.target)
         self.memory_limit()
         self.algorithms()
         self.backing()
@@ -134,7 +138,8 @@ class _Device:
                 continue
             rank, priority = priority, priority + 1
             if name not in self.compressors:
-                self.remark(f"compression-algorithm {name}: is not installed here (`zramcore plugins` lists them)")
+                lists = "plugins" if self.target == "zramcore" else "kernel"
+                self.remark(f"compression-algorithm {name}: is not here (`zramcore {lists}` lists what is)")
                 continue
             if rank > 3:
                 self.remark(f"compression-algorithm {name}: a device has three secondary algorithms at most")
@@ -221,7 +226,7 @@ class _Device:
         self.say("swap", {"priority": number, "discard": any(word.startswith("discard") for word in wanted)})
 
 
-_NO_RECOMPRESSION = "no policy recompresses by itself; `zramcore recompress` does it on demand"
+_NO_RECOMPRESSION = 'when to recompress is for a policy to say: [[device.NAME.policy]] with name = "recompress"'
 
 
 # Sizes in MiB ---------------------------------------------------------------------------------------------------------
