@@ -14,6 +14,7 @@ from zramcore.config import check_file
 from zramcore.config.expressions import evaluate
 from zramcore.config.zram_generator import Converted, convert, from_mebibytes
 from zramcore.errors import ConfigError, InvalidValue
+from zramcore.testing.sysfs import make_sysfs
 
 COMPRESSORS = ("zstd", "lz4", "deflate")
 
@@ -182,3 +183,33 @@ def test_the_command(tmp_path):
         CliRunner().invoke(command, ["show", str(target)]).stdout.splitlines()[-1]
         == "# zram0: attach, swap priority 100"
     )
+
+
+# For the kernel's zram ------------------------------------------------------------------------------------------------
+
+
+def test_a_section_is_that_very_device_of_the_kernels(tmp_path):
+    file = tmp_path / "zram-generator.conf"
+    file.write_text("[zram3]\nzram-size = 64\ncompression-algorithm = 842\n[zram1]\nzram-size = 64\n")
+    devices = tomllib.loads(convert(file, ("842",), "kernel").text)["device"]
+    assert list(devices) == ["zram1", "zram3"]
+    assert devices["zram3"] == {
+        "target": "kernel",
+        "comp_algorithm": "842",
+        "disksize": "64M",
+        "swap": {"priority": 100, "discard": True},
+    }
+
+
+def test_the_command_asks_the_kernel_for_its_algorithms(tmp_path, monkeypatch):
+    file = tmp_path / "zram-generator.conf"
+    file.write_text("[zram0]\ncompression-algorithm = lzo-rle zstd deflate\n")
+    monkeypatch.setenv("ZRAMCORE_SYSFS", str(make_sysfs(tmp_path / "sys")))
+    result = CliRunner().invoke(command, ["import", "--target", "kernel", str(file)])
+    assert 'comp_algorithm = "lzo-rle"\n' in result.stdout
+    assert "compression-algorithm deflate: is not here (`zramcore kernel` lists what is)" in result.stderr
+    monkeypatch.setenv("ZRAMCORE_SYSFS", str(tmp_path))  # nobody to ask: any that a kernel may have
+    result = CliRunner().invoke(command, ["import", "--target", "kernel", str(file)])
+    assert result.stderr == ""
+    result = CliRunner().invoke(command, ["import", "--target", "auto", str(file)])
+    assert 'target = "auto"' in result.stdout

@@ -76,7 +76,7 @@ def show_command(context: click.Context, file: Path) -> None:
             click.echo(f"# {device.name}: save {device.image.save} at the end")
     if config.writes_per_day is not None:
         click.echo(
-            f"# the policies of all other devices write {mebibytes(config.writes_per_day * 4096)} a day together"
+            f"# devices without a limit of their own: {mebibytes(config.writes_per_day * 4096)} a day together"
         )
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from zramcore.interfaces import Option, PolicyTarget, Tick, WritebackPolicy
 
+from .figures import why_no_writeback
 from .options import LIMIT, budget, read_interval
 
 
@@ -29,4 +30,5 @@ class Huge(WritebackPolicy):
         )
 
     def tick(self, target: PolicyTarget, now: float) -> Tick:
-        return self._tick
+        why = why_no_writeback(target)
+        return Tick((), self._tick.next_in, why) if why else self._tick

@@ -8,6 +8,7 @@ from typing import ClassVar
 from zramcore.interfaces import Option, PolicyTarget, Tick, WritebackPolicy, can
 
 from .ages import Sleep
+from .figures import why_no_writeback
 from .options import LIMIT, budget, read_duration, read_interval, reader_of_choice
 
 AGE = Option("age", read_interval, 3 * 3600.0, "how long a page stays untouched before it is written back, e.g. 3h")
@@ -60,6 +61,10 @@ class Idle(WritebackPolicy):
         return "idle pages" if self.values["mode"] == "idle" else "idle huge pages"
 
     def tick(self, target: PolicyTarget, now: float) -> Tick:
+        why = why_no_writeback(target)
+        if why:
+            self._marked_at = None
+            return Tick((), self._period or self._age, why)
         writeback = (*self._limit, *(("writeback", kind) for kind in self.kinds(target)))
         self._sleep.note(self.machine, now, self._age)
         if self._period and can(target, "idle_age"):

@@ -33,3 +33,10 @@ def test_limit_and_period() -> None:
 def test_refuses_a_period_of_nothing() -> None:
     with pytest.raises(InvalidValue, match="option period=0: a duration of 0"):
         Huge({"period": "0"})
+
+
+def test_it_says_why_it_does_nothing() -> None:
+    target = FakeTarget()
+    target.values["backing_dev"] = "none\n"
+    tick = Huge({}).tick(target, 0.0)
+    assert (list(tick.writes), tick.reason) == ([], "zram0 has no backing device")

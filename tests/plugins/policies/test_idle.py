@@ -89,3 +89,10 @@ def test_mode_huge_idle() -> None:
 def test_refuses_values(option: str, text: str) -> None:
     with pytest.raises(InvalidValue, match=f"policy idle: option {option}={text}"):
         Idle({option: text})
+
+
+def test_it_says_why_it_does_nothing() -> None:
+    target = FakeTarget()
+    target.values["backing_dev"] = "none\n"
+    tick = Idle({}).tick(target, 0.0)
+    assert (list(tick.writes), tick.reason) == ([], "zram0 has no backing device")
