@@ -87,7 +87,7 @@ def sample(count: int) -> bytes:
 
 
 def test_the_layout_is_that_of_the_slot_table(batch: ModuleType) -> None:
-    for name in ("SIZE_MASK", "SAME", "WB", "PP_SLOT", "HUGE", "IDLE", "PRIORITY_MASK"):
+    for name in ("SIZE_MASK", "SAME", "WB", "PP_SLOT", "HUGE", "IDLE", "PRIORITY_MASK", "INCOMPRESSIBLE"):
         assert getattr(batch, name) == getattr(slot_table, name), name
 
 

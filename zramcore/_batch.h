@@ -19,6 +19,7 @@
 #define PP_SLOT (1u << 19)
 #define HUGE_PAGE (1u << 20)
 #define IDLE (1u << 21)
+#define INCOMPRESSIBLE (1u << 22)
 #define PRIORITY_MASK (3u << 23)
 
 #define WORD 8
@@ -119,8 +120,14 @@ PyObject *pages_assign(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *batch_change(PyObject *module, PyObject *args);
 
 /* _batch_read.c */
+const char *object_of(Pages *self, uint64_t handle, uint32_t size);
+bool expand_row(Pages *self, Py_ssize_t index, char *page);
 PyObject *pages_read(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *pages_read_into(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *pages_read_page(Pages *self, PyObject *const *args, Py_ssize_t nargs);
+
+/* _batch_pass.c */
+PyObject *pages_take(Pages *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *pages_commit(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 
 #endif

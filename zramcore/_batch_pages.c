@@ -175,6 +175,13 @@ static PyMethodDef pages_methods[] = {
      "are left as they are and no row is marked accessed then."},
     {"read_page", (PyCFunction)(void (*)(void))pages_read_page, METH_FASTCALL,
      "read_page(index, now): one page as bytes, marked accessed; None when it is written back or recompressed."},
+    {"take", (PyCFunction)(void (*)(void))pages_take, METH_FASTCALL,
+     "take(slots, target, found, as_stored): what the backing store is to have of each slot, in its place in `target`; "
+     "`found` says 0 for a slot that has lost its token, 1 for one that was taken, 2 for one that is left to Python; "
+     "returns how many were taken. as_stored: objects as they are, zeroes behind them."},
+    {"commit", (PyCFunction)(void (*)(void))pages_commit, METH_FASTCALL,
+     "commit(slots, blocks, written, kept, handles, keep_sizes): give slots that are written and have their token their "
+     "blocks; `kept` says which, `handles` begins with what to free; returns how many, bytes of their objects, huge ones."},
     {"release", (PyCFunction)pages_release, METH_NOARGS, "release(): end the workers, let go of all buffers."},
     {0},
 };

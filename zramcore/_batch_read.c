@@ -5,7 +5,7 @@
 #define ELSEWHERE (WB | PRIORITY_MASK)
 
 /* The object of a row in the pool, or NULL when the row does not name one that lies in the arena. */
-static const char *object_of(Pages *self, uint64_t handle, uint32_t size)
+const char *object_of(Pages *self, uint64_t handle, uint32_t size)
 {
     if (handle >= (uint64_t)self->nr_positions)
         return NULL;
@@ -16,7 +16,7 @@ static const char *object_of(Pages *self, uint64_t handle, uint32_t size)
 }
 
 /* The page of a row whose page is in memory, as far as this codec goes; false when the data cannot be had. */
-static bool expand_row(Pages *self, Py_ssize_t index, char *page)
+bool expand_row(Pages *self, Py_ssize_t index, char *page)
 {
     uint32_t row = flags_of(self)[index];
     size_t page_size = (size_t)self->page_size;

@@ -41,6 +41,8 @@ class DataPath(ReadPath):
 
     native = False
     """Whether compiled code does the work."""
+    pages: Any = None
+    """What does it (_batch.pyi), or None."""
 
     def set_workers(self, workers: int) -> None:
         """Threads that a large request may use, its own included."""

@@ -23,17 +23,10 @@ from .errors import BudgetExhausted, DeviceIOError, InvalidValue, NoBackingDevic
 from .pool_pages import LOCKED_SLOTS, PoolPages
 from .postprocess import MAX_BATCH, Selection, chosen
 from .slot_table import (
-    HUGE,
-    INCOMPRESSIBLE,
     PP_SLOT,
-    PRIORITY_MASK,
-    SIZE_MASK,
     WB,
     Column,
 )
-
-KEPT_FLAGS = np.uint32(HUGE | INCOMPRESSIBLE | PRIORITY_MASK)
-"""What block_state still shows of a written-back page (measured, Linux 7.3.4)."""
 
 
 @dataclass
@@ -157,16 +150,15 @@ class _Pass:
         count, passed_over = 0, False
         while count < self._batch_size and self.position < len(self.candidates):
             wanted = self.candidates[self.position : self.position + self._batch_size - count]
-            slots, failures = self._pool_pages.take(wanted, memory[count * page_size :])
+            pages = memory[count * page_size :]
+            good, failures = self._pool_pages.take(wanted, pages)
             self.position += len(wanted)
-            passed_over = len(slots) < len(wanted) and (not len(slots) or bool(slots[-1] != wanted[-1]))
+            passed_over = not good[-1]
             if failures:
                 *_, error = failures.values()
-                good = np.ones(len(slots), bool)
                 good[list(failures)] = False
-                slots = self._close_up(slots, good, memory[count * page_size :])
-            found.append(slots)
-            count += len(slots)
+            found.append(wanted if good.all() else self._close_up(wanted, good, pages))
+            count += len(found[-1])
         return Batch(np.concatenate(found), memory[: count * page_size], passed_over, error)
 
     def _close_up(self, slots: Column, good: Column, data: memoryview) -> Column:
@@ -258,7 +250,7 @@ class _Pass:
             self.path.stats.bd_writes += self.units * int(np.count_nonzero(written))
         for start in range(0, len(slots), LOCKED_SLOTS):
             part = slice(start, start + LOCKED_SLOTS)
-            kept = self._commit(slots[part], blocks[part], written[part])
+            kept = self._pool_pages.commit(slots[part], blocks[part], written[part])
             submitted.done = min(part.stop, len(slots))
             self.outcome.pages += int(np.count_nonzero(kept))
             if not kept.all():
@@ -267,32 +259,6 @@ class _Pass:
             if verdict is not None:
                 self.device.budget.refund(charged)
                 self.outcome.error = _medium_error(verdict)
-
-    def _commit(self, slots: Column, blocks: Column, written: Column) -> Column:
-        """Give slots their blocks, where these are written and the slot still has its token: it has not been accessed,
-        overwritten or freed. Returns which."""
-        path, table = self.path, self.path.table
-        with table.lock_slots(slots):
-            kept: Column = written & ((table.flags[slots] & PP_SLOT) != 0)
-            if self._named_twice:
-                # A slot that comes twice has the first block that was written; the other is given back.
-                order = np.flatnonzero(kept)
-                kept = np.zeros(len(slots), bool)
-                kept[order[np.unique(slots[order], return_index=True)[1]]] = True
-            at = slots[kept]
-            flags, handles = table.flags[at], table.handles[at].tolist()
-            sizes = flags & SIZE_MASK
-            after = (flags & KEPT_FLAGS) | WB | (sizes if self.device.compressed_writeback else 0)
-            # Nothing is called between these two assignments: no signal's handler can run there.
-            table.flags[at], table.handles[at] = after, blocks[kept]
-            with path.stats.lock:
-                path.stats.compr_data_size -= int(sizes.sum(dtype=np.int64))
-                path.stats.huge_pages -= int(np.count_nonzero(flags & HUGE))
-        try:
-            path.allocator.free_many(handles)
-        except Exception as error:
-            raise path.allocator_fault(error) from error
-        return kept
 
     def _account_for_the_rest(self) -> None:
         """Give back blocks and budget of what was submitted and, whatever ended the pass, not committed."""
