@@ -49,7 +49,7 @@ class Submitted:
     Those before `done` are accounted for: the block is their slot's, or was given back.
     """
 
-    slots: list[int]
+    slots: Column
     blocks: list[int]
     charged: list[int]
     done: int = 0
@@ -123,7 +123,7 @@ class _Pass:
         self.position = 0
         """Candidates before this one have been looked at."""
         self.stopped = False
-        self.submitted = Submitted([], [], [])
+        self.submitted = Submitted(candidates[:0], [], [])
         self._named_twice = repeats and len(np.unique(candidates)) < len(candidates)
         self._pool_pages = PoolPages(path, device.compressed_writeback)
         self._batch_size = min(device.writeback_batch_size, MAX_BATCH, max(len(candidates), 1))
@@ -212,7 +212,7 @@ class _Pass:
         affordable = budget.affordable(self.units)
         allowed = needed if affordable is None else min(needed, affordable)
         blocks: list[int] = []
-        submitted = self.submitted = Submitted(batch.slots.tolist(), blocks, [])
+        submitted = self.submitted = Submitted(batch.slots, blocks, [])
         blocks += store.reserve_many(allowed)
         if len(blocks) < allowed:
             self._stop(
@@ -235,7 +235,7 @@ class _Pass:
         taken = budget.charge(self.units * count)
         whole, rest = divmod(taken, self.units)
         submitted.charged += [*[self.units] * whole, rest, *[0] * count][:count]
-        del submitted.slots[count:]
+        submitted.slots = batch.slots[:count]
         return submitted
 
     def _stop(self, error: ZramError) -> None:
@@ -244,10 +244,16 @@ class _Pass:
 
     def _complete(self, submitted: Submitted, verdicts: list[OSError | None]) -> None:
         """Commit what was written, and give back the blocks of what was not, or is not wanted any more."""
-        slots, blocks = np.array(submitted.slots, np.int64), np.array(submitted.blocks, np.uint64)
-        written = np.array([verdict is None for verdict in verdicts])
+        slots, blocks = submitted.slots, np.array(submitted.blocks, np.uint64)
+        written = np.ones(len(slots), bool)
+        failed = {at: verdict for at, verdict in enumerate(verdicts) if verdict is not None} if any(verdicts) else {}
+        for position, verdict in failed.items():
+            written[position] = False
+            charged, submitted.charged[position] = submitted.charged[position], 0
+            self.device.budget.refund(charged)
+            self.outcome.error = _medium_error(verdict)
         with self.path.stats.lock:
-            self.path.stats.bd_writes += self.units * int(np.count_nonzero(written))
+            self.path.stats.bd_writes += self.units * (len(slots) - len(failed))
         for start in range(0, len(slots), LOCKED_SLOTS):
             part = slice(start, start + LOCKED_SLOTS)
             kept = self._pool_pages.commit(slots[part], blocks[part], written[part])
@@ -255,17 +261,13 @@ class _Pass:
             self.outcome.pages += int(np.count_nonzero(kept))
             if not kept.all():
                 self.store.release_many(blocks[part][~kept].tolist())
-        for verdict, charged in zip(verdicts, submitted.charged, strict=True):
-            if verdict is not None:
-                self.device.budget.refund(charged)
-                self.outcome.error = _medium_error(verdict)
 
     def _account_for_the_rest(self) -> None:
         """Give back blocks and budget of what was submitted and, whatever ended the pass, not committed."""
         submitted = self.submitted
         for position in range(submitted.done, len(submitted.blocks)):
             block = submitted.blocks[position]
-            if position >= len(submitted.slots) or not self._has_block(submitted.slots[position], block):
+            if position >= len(submitted.slots) or not self._has_block(int(submitted.slots[position]), block):
                 self.store.release(block)
                 if position < len(submitted.charged):
                     self.device.budget.refund(submitted.charged[position])
