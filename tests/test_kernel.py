@@ -169,6 +169,13 @@ def test_each_errno_has_its_class(
     assert caught.value.errno == number
 
 
+def test_a_second_pass_that_the_kernel_refuses_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_refuses(monkeypatch, "recompress", errno.EAGAIN)
+    with pytest.raises(ZramError, match="another pass runs on it") as caught:
+        KernelDevice("zram0", sysfs=tree).store("recompress", "type=idle")
+    assert caught.value.errno == errno.EAGAIN
+
+
 @pytest.mark.parametrize(
     ("enable", "limit", "kind"), [("1", "0", BudgetExhausted), ("0", "0", DeviceIOError), ("1", "5", DeviceIOError)]
 )

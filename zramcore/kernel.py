@@ -227,6 +227,9 @@ class KernelDevice:
             kind = NotPermitted
         if attribute == "writeback" and number == errno.EIO and self._budget_is_used_up():
             kind = BudgetExhausted
+        if number == errno.EAGAIN and attribute in TAKING_TURNS:
+            reason, hint = "another pass runs on it", "this kernel (6.13 to 6.19) has one at a time: try again"
+            return kind(reason, errno=number, hint=hint).at(attribute, value)
         verb = "reading" if value is None else "writing"
         return kind(f"the kernel refused {verb} it: {os.strerror(number)}", errno=number).at(attribute, value)
 

@@ -252,7 +252,7 @@ def test_one_that_is_gone_is_an_error_and_no_crash(fleet, read, ask, tree):
 
 
 def test_a_budget_of_the_file_is_shared_by_both_kinds_and_goes_on_over_reloads_and_restarts(
-    built_in, fleet, read, tree, tmp_path
+    built_in, fleet, read, ask, tree, tmp_path
 ):
     config = read(f"writes_per_day = {16 * PAGE}\n{BOTH}")
     disk, swap = fleet.bring_up(without_policies(config))
@@ -261,6 +261,8 @@ def test_a_budget_of_the_file_is_shared_by_both_kinds_and_goes_on_over_reloads_a
     for device in (disk.device, tree.control.device("zram0")):
         device.pwrite(0, random.Random(5).randbytes(10 * PAGE))
     assert [first_round(fleet, member, huge) for member in (disk, swap)] == ["10", "6"]
+    assert json.loads(ask("GET", "/devices/swap")[1])["writes_left"] == 0
+    assert 'zramcore_policy_budget_left_bytes{device="zram0",label="disk"} 0.0' in ask("GET", "/metrics")[1]
     (more,) = apply(fleet, read(f"writes_per_day = {18 * PAGE}\n{BOTH}"))
     assert (more.device, more.key, more.before, more.after) == ("", "writes_per_day", "64 KiB", "72 KiB")
     assert first_round(fleet, swap, huge) == "8"

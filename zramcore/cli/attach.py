@@ -120,6 +120,8 @@ def _mount(directory: str | None, options: str | None) -> Mount | None:
 def _uri(device: dict[str, Any]) -> str:
     """The URI to attach by: a unix socket's if there is one."""
     uris: list[str] = sorted(device["nbd"], key=lambda uri: not uri.startswith("nbd+unix:"))
+    if device["target"] == "kernel":
+        raise InvalidValue(f"{device['label']} is the kernel's zram", hint=f"its node is there: {device['node'][0]}")
     if not device["initialized"]:
         raise InvalidValue(f"{device['label']} has no disksize", hint=f"zramcore set {device['label']} disksize 1G")
     if not uris:

@@ -75,9 +75,7 @@ def show_command(context: click.Context, file: Path) -> None:
         if device.image is not None and device.image.save is not None:
             click.echo(f"# {device.name}: save {device.image.save} at the end")
     if config.writes_per_day is not None:
-        click.echo(
-            f"# devices without a limit of their own: {mebibytes(config.writes_per_day * 4096)} a day together"
-        )
+        click.echo(f"# devices without a limit of their own: {mebibytes(config.writes_per_day * 4096)} a day together")
 
 
 @command.command("import")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..config.daemon import absolute_listener
+from ..config.target import KINDS
 from ..daemon.client import Client
 from .client import human, json_option, show_json, with_client
 from .completion import complete_algorithms
@@ -57,6 +58,7 @@ def read_settings(texts: Sequence[str]) -> dict[str, object]:
 @click.option("--backing", metavar="DRIVER:PATH[,size=S]", help="Where pages are written back to.")
 @click.option("--policy", "policies", multiple=True, metavar="NAME[:OPTION=VALUE,...]", help="A policy; repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="ATTRIBUTE=VALUE", help="Any other attribute; repeatable.")
+@click.option("--target", type=click.Choice(KINDS), help="Whose device: zramcore's (the default), the kernel's zram.")
 @click.option("--page-size", type=click.Choice(["4096", "16384", "65536"]), help="Bytes of a page.")
 @click.option("--nbd", multiple=True, metavar="ADDRESS", help="Serve it alone on unix:PATH or tcp:HOST:PORT.")
 @json_option
@@ -69,6 +71,7 @@ def command(
     backing: str | None,
     policies: tuple[str, ...],
     settings: tuple[str, ...],
+    target: str | None,
     page_size: str | None,
     nbd: tuple[str, ...],
     as_json: bool,
@@ -80,7 +83,13 @@ def command(
     """
     directory = Path.cwd()
     device = read_settings(settings)
-    given = {"disksize": disksize, "comp_algorithm": comp, "allocator": allocator, "backing_dev": backing}
+    given = {
+        "target": target,
+        "disksize": disksize,
+        "comp_algorithm": comp,
+        "allocator": allocator,
+        "backing_dev": backing,
+    }
     device |= {key: value for key, value in given.items() if value is not None}
     if page_size is not None:
         device["page_size"] = int(page_size)

@@ -72,6 +72,11 @@ def show(client: Client, name: str, as_json: bool) -> None:
     if device["image"] is not None:
         parts = [f"{key} {path}" for key, path in device["image"].items() if path]
         click.echo(f"{'(image)':<{width}}  {', '.join(parts)}")
+    if device["writes_per_day"] is not None:
+        left, limit = (human(device[key] * BLOCK) for key in ("writes_left", "writes_per_day"))
+        click.echo(f"{'(writes_per_day)':<{width}}  {limit}, {left} left")
+    for line in device["node"]:
+        click.echo(f"{'(node)':<{width}}  {line}")
     for policy in device["policies"]:
         click.echo(f"{'(policy)':<{width}}  {_policy_line(policy)}")
 

@@ -89,6 +89,7 @@ class FleetCollector:
                     continue  # an older kernel's zram does not count it
                 family.add_metric(_names(member), found[stat.file][stat.column] * stat.scale)
             yield family
+        yield _budgets(members)
         for field, metric, text, counter in _POLICY:
             family = _family(f"zramcore_{metric}", text, ("device", "label", "policy"), counter)
             for member in members:
@@ -117,6 +118,16 @@ def _settings(members: list[Member]) -> Iterator[Metric]:
             with contextlib.suppress(*status.ABSENT):  # not every kernel has it
                 family.add_metric(_names(member), int(member.target.show(attribute)) * scale)
         yield family
+
+
+def _budgets(members: list[Member]) -> Metric:
+    text = "Bytes that the policies may still write in 24 hours, by writes_per_day; a shared one is each device's."
+    family = GaugeMetricFamily("zramcore_policy_budget_left_bytes", text, labels=("device", "label"))
+    for member in members:
+        left = member.runner.budget_left()
+        if left is not None:
+            family.add_metric(_names(member), left * BLOCK)
+    return family
 
 
 def _family(name: str, text: str, labels: tuple[str, ...], counter: bool) -> CounterMetricFamily | GaugeMetricFamily:

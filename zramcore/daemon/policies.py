@@ -95,6 +95,10 @@ class PolicyRunner:
             self.records = {config.name: Record() for config in configs}
             self._start(policies)
 
+    def budget_left(self) -> int | None:
+        """Units of 4 KiB that the policies may still write now, by the day's budget; None without one."""
+        return None if self.daily is None else self.daily.left(time.monotonic())
+
     def resume(self) -> None:
         """Run the policies again after `stop`; one that the device no longer suits is logged."""
         with self._lock:

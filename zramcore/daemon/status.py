@@ -80,6 +80,7 @@ def device(member: Member) -> dict[str, Any]:
         **all_stats(member),
         "node": member.deployed.lines() if isinstance(member.deployed, KernelDeployed) else [],
         "writes_per_day": None if member.runner.daily is None else member.runner.daily.limit,
+        "writes_left": member.runner.budget_left(),
         "policies": policies(member),
         "image": _image(member),
     }
