@@ -206,6 +206,7 @@ def change_line(change: dict[str, Any]) -> str:
     if kind in ("add", "remove"):
         text = f"{device}: {kind}" + (f" ({change['after']})" if change["after"] else "")
     else:
-        where = "/".join(part for part in (device or "daemon", change["key"]) if part)
+        table = "daemon" if kind == "daemon" else device
+        where = "/".join(part for part in (table, change["key"]) if part)
         text = f"{where}: {change['before'] or '-'} -> {change['after'] or '-'}"
     return f"{text}; refused: {change['refused']}" if change["refused"] else text

@@ -14,6 +14,7 @@ from zramcore.scheduler import Scheduler
 from zramcore.testing.policy import FakeMachine, FakeTarget, PolicyConformance, VirtualClock, play
 from zramcore_plugins.policies import Adaptive
 from zramcore_plugins.policies.adaptive import idle_age, round_pages
+from zramcore_plugins.policies.presets import PRESETS
 
 HOUR, MIB = 3600.0, 1 << 20
 PAGES_OF_MIB = 256
@@ -148,6 +149,45 @@ def test_blocks_in_use_are_not_free() -> None:
     target = full_target()
     target.values["bd_stat"] = f"{60 * PAGES_OF_MIB} 0 0\n"
     assert after_first(Adaptive({"backing_size": "100M"}), target, VirtualClock()).budget == 40 * PAGES_OF_MIB
+
+
+# Presets: the table of 3.1, column by column --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "first", "period", "backoff", "ages", "rounds", "per_day", "modes"),
+    [
+        ("mmd", 1, 1, 600, (20, 25), (5, 300), 1024, "huge_idle,idle"),
+        ("chromeos", 1, 1, 600, (20, 25), (5, 300), 1024, "huge_idle,idle,huge"),
+        ("android-classic", 3, 24, 0, (0, 0), (0, 0), 0, "idle"),
+    ],
+)
+def test_a_preset_has_the_figures_of_its_column(
+    preset: str,
+    first: int,
+    period: int,
+    backoff: int,
+    ages: tuple[int, int],
+    rounds: tuple[int, int],
+    per_day: int,
+    modes: str,
+) -> None:
+    found = PRESETS[preset]
+    assert (found.first, found.period, found.backoff) == (first * HOUR, period * HOUR, backoff)
+    assert (found.min_age, found.max_age) == tuple(hours * HOUR for hours in ages)
+    assert (found.min_round, found.max_round, found.per_day) == tuple(size * MIB for size in (*rounds, per_day))
+    assert found.modes == modes
+
+
+@pytest.mark.parametrize("preset", ["mmd", "chromeos"])
+@pytest.mark.parametrize(("free", "age"), [(1.0, 90000), (0.5, 73478), (0.0, 72122)])
+def test_a_round_of_a_preset_marks_by_its_ages_and_is_cut_to_its_budgets(preset: str, free: float, age: int) -> None:
+    policy, machine = Adaptive({"preset": preset}), FakeMachine()
+    policy.machine = machine
+    machine.set_free(free)
+    tick = after_first(policy, full_target(), VirtualClock())
+    assert tick.writes[0] == ("idle", str(age))
+    assert (tick.budget, tick.next_in) == (300 * PAGES_OF_MIB, HOUR)
 
 
 # Modes, periods, back-off ---------------------------------------------------------------------------------------------
