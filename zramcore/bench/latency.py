@@ -25,7 +25,7 @@ HOT = 4
 """One part in so many is what the threads use."""
 TURN = 4096
 """Requests after which a thread starts its list again."""
-QUIET, BUSY = "no pass", "during a writeback pass"
+QUIET, BUSY = "no pass", "during a pass"
 PERCENTILES = (50, 99)
 
 
@@ -108,4 +108,5 @@ def bench(
             against = ratio(values[QUIET], times)
             figures = {"times": 1 / against, "requests": float(sum(map(len, found[side])))}
             median = statistics.median(times) * 1e6
-            yield Row(f"mixed, p{percentile}", PAGE, THREADS, side, median, spread(times), None, against, figures)
+            label = f"zramcore {comp}, {driver}, {side}"
+            yield Row(f"mixed, p{percentile}", PAGE, THREADS, label, median, spread(times), None, against, figures)

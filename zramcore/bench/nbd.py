@@ -68,7 +68,8 @@ def running(kind: ServerKind, size: int, folder: Path) -> Iterator[Running]:
     """Start a server with an empty export of `size` bytes; it is ended afterwards. Raises DeviceIOError (EIO)."""
     socket = str(folder / f"{kind.side.replace(' ', '-')}.sock")
     command = [word.format(socket=socket, size=size) for word in kind.command]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    # a session of its own: Ctrl-C is for who started it, which ends it then
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             client = _connect(socket, process)
             try:

@@ -157,34 +157,43 @@ def _sides(
 @click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where the backing files go.")
 def writeback(bench: Bench, source: Source, comp: str | None, driver: str, folder: str | None) -> Measured:
     """Backing drivers: idle pages written back and read again, against plain O_DIRECT requests of 1 MiB."""
-    (algorithm, *_) = choose_algorithms(bench.context, comp, ["lz4"])
+    names = choose_algorithms(bench.context, comp, ["lz4"])
     drivers = bench.named("backing_drivers", driver)
     size = max(source.size // MIB, 2) * MIB
-    place = folder or scratch_folder(size * (len(drivers) + 1))
-    data = source.take(bench.tell, DISTINCT)
+    rows: list[Row] = []
+    with _place(folder, size * (len(drivers) + 1)) as made:
+        data = source.take(bench.tell, DISTINCT)
+        for name in names:
+            rows += backing.bench(bench.catalogue, drivers, name, data, size, made, bench.rounds, bench.tell)
+    return Measured(rows, f"{size // MIB} MiB in {made.parent}, made of {source.about(data)}")
+
+
+@contextlib.contextmanager
+def _place(folder: str | None, size: int) -> Iterator[Path]:
+    """A new folder in `folder`, or where `size` bytes have room; it is removed at the end."""
+    place = folder or scratch_folder(size)
     with tempfile.TemporaryDirectory(prefix="zramcore-bench-", dir=place) as made:
-        rows = list(
-            backing.bench(bench.catalogue, drivers, algorithm, data, size, Path(made), bench.rounds, bench.tell)
-        )
-    return Measured(rows, f"{size // MIB} MiB in {place}, made of {source.about(data)}")
+        yield Path(made)
 
 
 @command.command("latency")
 @with_bench(3)
 @with_source("256M")
 @comp_option
-@click.option("--driver", default="direct", show_default=True, metavar="NAME", help="The backing driver.")
-@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where the backing file goes.")
+@click.option("--driver", default="direct", show_default=True, metavar="A,B,...", help="The backing drivers.")
+@click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where the backing files go.")
 def latency_(bench: Bench, source: Source, comp: str | None, driver: str, folder: str | None) -> Measured:
     """Requests of 4 KiB by four threads, with and without a writeback pass under way."""
-    (algorithm, *_) = choose_algorithms(bench.context, comp, ["lz4"])
-    (name, *_) = bench.named("backing_drivers", driver)
+    names = choose_algorithms(bench.context, comp, ["lz4"])
+    drivers = bench.named("backing_drivers", driver)
     size = max(source.size // MIB, 4) * MIB
-    place = folder or scratch_folder(size)
-    data = source.take(bench.tell, DISTINCT)
-    with tempfile.TemporaryDirectory(prefix="zramcore-bench-", dir=place) as made:
-        rows = list(latency.bench(bench.catalogue, name, algorithm, data, size, Path(made), bench.rounds, bench.tell))
-    return Measured(rows, f"{size // MIB} MiB in {place}, made of {source.about(data)}")
+    rows: list[Row] = []
+    with _place(folder, size) as made:
+        data = source.take(bench.tell, DISTINCT)
+        for name in names:
+            for each in drivers:
+                rows += latency.bench(bench.catalogue, each, name, data, size, made, bench.rounds, bench.tell)
+    return Measured(rows, f"{size // MIB} MiB in {made.parent}, made of {source.about(data)}")
 
 
 def _slots(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
