@@ -99,7 +99,7 @@ class NativeCodec:
     most_bytes: int
     """Of a compressed page; more than the page where the algorithm expands what it cannot compress."""
     state_size: int = 0
-    """Bytes of scratch that `compress` is given; they hold anything, and each call prepares them itself."""
+    """Bytes of scratch for `compress`, aligned to 64; they hold anything, and each call prepares them itself."""
     level: int = 0
     quick: bool = False
     """A single page takes a few microseconds only: the GIL is then kept for it, for giving it up costs more."""

@@ -270,7 +270,7 @@ class Fleet:
                 self.take_down(member)
             except ZramError as error:
                 failures.append(f"{member.label}: {error}")
-                if isinstance(member.deployed, Deployed):
+                if member.deployed is not None:
                     member.deployed.take_down(self.control)  # it stays, but its image is saved
                 event("device_stays", level=logging.ERROR, device=member.name, label=member.label, error=error)
         return failures
