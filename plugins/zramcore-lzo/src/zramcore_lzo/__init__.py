@@ -3,17 +3,21 @@
 lzo-rle is the same codec under the name of the kernel's default, so that a script or a configuration which says
 `lzo-rle` works unchanged. The kernel's variant writes runs of zeros in a form that liblzo2 does not have: pages that
 end in zeros take 2 or 3 % more here than in a kernel, some others take less.
+
+The extension `_codec` has the same functions for zramcore's compiled data path. Without it python-lzo does all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import ClassVar
 
 import lzo
 from zramcore.errors import CorruptPage, InvalidValue, NotSupported
 from zramcore.hookspecs import hookimpl
-from zramcore.interfaces import Buffer, Compressor, CompressorContext, CompressorParams
+from zramcore.interfaces import Buffer, Compressor, CompressorContext, CompressorParams, NativeCodec
 
 __all__ = ["Lzo", "LzoRle", "zramcore_compressors"]
 
@@ -22,6 +26,21 @@ LZO1X_1 = 1
 
 _compress: Callable[[bytes, int, bool], bytes] = lzo.compress
 _decompress: Callable[[bytes, bool, int], bytes] = lzo.decompress
+
+
+def load_codec() -> ModuleType | None:
+    """The extension with the C functions; None when it was not built, or its liblzo2 is not python-lzo's.
+
+    Another version may make other bytes of a page, and nobody is to see from the sizes which path a device takes.
+    """
+    try:
+        found = import_module("._codec", __name__)
+    except ImportError:
+        return None
+    return found if found.lzo_version == lzo.LZO_VERSION_STRING.decode() else None
+
+
+codec = load_codec()
 
 
 class LzoContext(CompressorContext):
@@ -75,6 +94,18 @@ class Lzo(Compressor):
 
     def create_context(self) -> LzoContext:
         return LzoContext(self.name)
+
+    def native_codec(self) -> NativeCodec | None:
+        if codec is None:
+            return None
+        return NativeCodec(
+            compress=codec.compress,
+            decompress=codec.decompress,
+            most_bytes=codec.most_bytes(self.params.page_size),
+            state_size=codec.state_size,
+            quick=True,
+            library=codec,
+        )
 
 
 class LzoRle(Lzo):
