@@ -10,10 +10,12 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from zramcore.native import PURE_VARIABLE
 from zramcore.pluginset import EVENTS, FAMILIES, HOOKS
 
 PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
@@ -72,16 +74,17 @@ def test_every_plugin_of_the_page_loads_and_every_kind_is_shown(project: Path) -
     declared = tomllib.loads(FILES["pyproject.toml"])["project"]["entry-points"]["zramcore"]
     assert set(rows) == set(declared)
     assert [(name, row["reason"], row["warnings"]) for name, row in rows.items() if row["status"] != "ok"] == []
-    offered = {offer["family"]: offer["name"] for row in rows.values() for offer in row["provides"]}
-    assert offered == {
-        "compressors": "bz",
-        "allocators": "shelf",
-        "backing_drivers": "ram",
-        "policies": "crowded",
-        "attributes": "ratio",
-        "cli_commands": "zeros",
-    }
-    assert set(offered) == set(FAMILIES)
+    offered = [(offer["family"], offer["name"]) for row in rows.values() for offer in row["provides"]]
+    assert sorted(offered) == [
+        ("allocators", "shelf"),
+        ("attributes", "ratio"),
+        ("backing_drivers", "ram"),
+        ("cli_commands", "zeros"),
+        ("compressors", "bz"),
+        ("compressors", "swift"),
+        ("policies", "crowded"),
+    ]
+    assert {family for family, _ in offered} == set(FAMILIES)
     assert any(row["observes"] for row in rows.values())
 
 
@@ -121,6 +124,44 @@ def test_they_work_together_in_one_device(project: Path) -> None:
     assert float(ratio) > 2
     assert rest == ["['1', '1', '1'] ram:scratch,blocks=8\n"]
     assert "zram0 wrote 1 pages back and freed 4096 bytes" in result.stderr
+
+
+def test_the_c_functions_of_the_page_are_used_and_change_nothing_but_that(project: Path) -> None:
+    code = """
+        from zramcore.control import Control
+        from zramcore.pluginmanager import load_plugins
+        from zramcore.registry import build_catalogue
+        from zramcore.testing.samples import make_pages
+
+        control = Control(build_catalogue(load_plugins()))
+        target = control.target(f"zram{control.hot_add()}")
+        target.store("comp_algorithm", "swift")
+        target.store("disksize", "1M")
+        data = b"".join(make_pages(4096).values())
+        target.device.pwrite(0, data)
+        assert target.device.pread(0, len(data)) == data
+        print(target.device.path.native)
+        print(target.show("mm_stat"))
+    """
+    told = []
+    for pure in ("", "1"):
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONPATH": str(project), PURE_VARIABLE: pure},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 0, result.stderr
+        told.append(result.stdout.splitlines())
+    compiled, python = told
+    assert python[0] == "False"
+    assert compiled[1:] == python[1:]
+    if find_spec("zramcore._batch") is None:
+        pytest.skip("the extension was not built")
+    assert compiled[0] == "True"
+    (line,) = re.findall(r"`(data path: [^`]+)`", TEXT)
+    assert line in run(project, "zramcore plugins", **{PURE_VARIABLE: ""}).stdout.splitlines()
 
 
 def test_the_conformance_tests_of_the_page_pass(project: Path) -> None:
