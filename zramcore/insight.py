@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .backing import BackingStore
 from .datapath import DataPath
 from .device import Device
 from .errors import InvalidValue, NoBackingDevice, ZramError
@@ -138,16 +137,15 @@ def preview_writeback(device: Device, question: str, select: Callable[[int], lis
     sizes: list[Column] = []
     handles: list[Column] = []
     gather(path.table, selections, slots, sizes, handles=handles)
-    course = _Course(device, store, path.page_size >> 12)
+    budget = device.budget.limit if device.budget.enabled else None
+    blocks_free = max(0, store.nr_blocks - store.bd_count)
+    course = Course(budget, blocks_free, min(device.writeback_batch_size, MAX_BATCH), path.page_size >> 12)
     if not slots:
         return course.preview(question, 0, 0, 0)
     order = size_order(sizes)
     candidates = np.concatenate(slots)[order]
     eligible = len(np.unique(candidates))
-    if eligible == len(candidates):
-        taken: Sequence[int] | slice = slice(course.stop(eligible))
-    else:
-        taken = course.walk(candidates.tolist())
+    taken = course.run(candidates, eligible)
     lost_sizes = np.concatenate(sizes)[order][taken]
     lost_handles = np.concatenate(handles)[order][taken]
     freed = _pool_pages(path, lost_handles, lost_sizes)
@@ -155,19 +153,24 @@ def preview_writeback(device: Device, question: str, select: Callable[[int], lis
     return course.preview(question, eligible, len(lost_sizes), lost_bytes, freed * path.page_size)
 
 
-class _Course:
-    """How a pass would go: what stops it, and when."""
+class Course:
+    """How a pass would go: what stops it, and when. `budget` in units of 4 KiB (None: any), `units` a page."""
 
-    def __init__(self, device: Device, store: BackingStore, units: int) -> None:
-        budget = device.budget
-        self.budget = budget.limit if budget.enabled else None
-        self.blocks_free = max(0, store.nr_blocks - store.bd_count)
-        self.batch_size = min(device.writeback_batch_size, MAX_BATCH)
+    def __init__(self, budget: int | None, blocks_free: int, batch_size: int, units: int) -> None:
+        self.budget = budget
+        self.blocks_free = blocks_free
+        self.batch_size = batch_size
         self.units = units
         self.writes = 0
         self.ends = "OK"
 
-    def stop(self, eligible: int) -> int:
+    def run(self, candidates: Column, eligible: int) -> Sequence[int] | slice:
+        """Positions of the candidates that are written back; `eligible`: how many different pages they are."""
+        if eligible == len(candidates):
+            return slice(self._stop(eligible))
+        return self._walk(candidates.tolist())
+
+    def _stop(self, eligible: int) -> int:
         """How many of `eligible` pages, each named once, are written."""
         self.writes = min(eligible, self.blocks_free)
         if eligible > self.blocks_free:
@@ -179,7 +182,7 @@ class _Course:
                 self.writes, self.ends = affordable, "EIO"
         return self.writes
 
-    def walk(self, candidates: list[int]) -> list[int]:
+    def _walk(self, candidates: list[int]) -> list[int]:
         """Positions of the candidates that are written back, when some are named twice.
 
         Within a batch such a page is written twice, and one block is given back at its end; in a later batch it has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_STOPPED = {"EIO": "budget used up", "ENOSPC": "the backing device is full", "EINTR": "told to stop"}
+STOPPED = {"EIO": "budget used up", "ENOSPC": "the backing device is full", "EINTR": "told to stop"}
 """Normal ends of a pass, in words."""
 
 
@@ -65,7 +65,7 @@ class Report:
             parts.append("freed an unknown amount" if self.freed is None else _freed(self.freed))
         elif self.freed:
             parts.append(_freed(self.freed))
-        ends = [_STOPPED.get(write.ended, write.ended) for write in self.writes if write.ended]
+        ends = [STOPPED.get(write.ended, write.ended) for write in self.writes if write.ended]
         if not self.error and (ends or self._wrote("writeback")):
             parts.append(f"stopped: {ends[-1] if ends else 'nothing left'}")
         if self.error:

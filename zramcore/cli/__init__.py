@@ -62,6 +62,8 @@ BUILTIN = Builtin(
         "detach": "attach:detach",
         "top": "top:command",
         "map": "map_:command",
+        "policy": "policy:command",
+        "record": "record:command",
         "reload": "devices:reload",
         "systemd": "systemd:command",
         "plugins": "plugins:command",

@@ -25,6 +25,11 @@ def read_size(context: click.Context, parameter: click.Parameter, text: str) -> 
     return size
 
 
+def read_optional_size(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """`read_size` of an option that may be left out."""
+    return None if text is None else read_size(context, parameter, text)
+
+
 def choose_algorithms(context: click.Context, comp: str | None, defaults: Sequence[str]) -> list[str]:
     """The algorithms that `--comp` names, each once; without it the defaults, as far as they are installed.
 

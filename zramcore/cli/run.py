@@ -50,7 +50,7 @@ def command(
     control, kernel = open_control(context), open_kernel()
     checked = checked_config(context, config, control)
     kept = StateFile(state or default_state_file(config))
-    with _stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         try:
             deployment = Deployment.bring_up(checked, control, stop.is_set, kernel)
         except LoadCancelled:
@@ -99,7 +99,7 @@ def _operate(
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGNALS set; the handlers found are put back at the end."""
     stop = threading.Event()
 
