@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zramcore import kernel
+from zramcore import sysfs_files
 from zramcore.errors import (
     BudgetExhausted,
     DeviceBusy,
@@ -25,7 +25,7 @@ from zramcore.errors import (
     ZramError,
 )
 from zramcore.kernel import KernelControl, KernelDevice
-from zramcore.kernel_features import FILES, kernel_config, learn
+from zramcore.kernel_features import FILES, SURVIVORS, kernel_config, learn
 from zramcore.loop_device import LoopDevice, backing_path
 from zramcore.testing.sysfs import add_device, make_sysfs
 
@@ -40,7 +40,7 @@ def tree(tmp_path: Path) -> Path:
 def kernel_refuses(monkeypatch: pytest.MonkeyPatch, file: str, number: int) -> list[str]:
     """Have write(2) on `file` fail with an errno, as only a kernel does; what was tried."""
     tried: list[str] = []
-    write = kernel._write
+    write = sysfs_files.write_file
 
     def refusing(path: Path, text: str) -> None:
         if path.name == file:
@@ -48,7 +48,7 @@ def kernel_refuses(monkeypatch: pytest.MonkeyPatch, file: str, number: int) -> l
             raise OSError(number, os.strerror(number))
         write(path, text)
 
-    monkeypatch.setattr(kernel, "_write", refusing)
+    monkeypatch.setattr(sysfs_files, "write_file", refusing)
     return tried
 
 
@@ -216,12 +216,30 @@ def test_a_device_that_goes_away_is_gone_and_lacks_nothing(tree: Path) -> None:
 
 def test_set_up_makes_the_writes_in_order(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, str]] = []
-    write = kernel._write
-    monkeypatch.setattr(kernel, "_write", lambda path, text: (made.append((path.name, text)), write(path, text))[1])
+    write = sysfs_files.write_file
+    monkeypatch.setattr(
+        sysfs_files, "write_file", lambda path, text: (made.append((path.name, text)), write(path, text))[1]
+    )
     writes = [("comp_algorithm", "zstd"), ("recomp_algorithm", "algo=zstd priority=1"), ("backing_dev", "/dev/sdb9")]
     writes += [("disksize", "1G"), ("mem_limit", "256M")]
     KernelDevice("zram0", sysfs=tree).set_up([writes[0], ("allocator", "zsmalloc"), *writes[1:]])
-    assert made == writes
+    assert made == [("reset", "1"), *writes]
+
+
+def test_one_that_is_set_up_is_not_set_up_again(tree: Path) -> None:
+    device = KernelDevice("zram0", sysfs=tree)
+    device.store("initstate", "1")
+    with pytest.raises(DeviceBusy, match="set up already"):
+        device.set_up([("disksize", "1G")])
+    assert (tree / "block/zram0/reset").read_text() == ""
+
+
+def test_set_up_forgets_what_others_had_set_and_survives_a_reset(tree: Path) -> None:
+    device = KernelDevice("zram0", sysfs=tree)
+    for attribute in ("writeback_limit_enable", "writeback_limit", "writeback_batch_size", "compressed_writeback"):
+        device.store(attribute, "1")
+    device.set_up([("writeback_limit", "7"), ("disksize", "1G")])
+    assert [device.show(attribute) for attribute in SURVIVORS] == ["0", "7", "32", "0"]
 
 
 def test_a_failed_set_up_resets_and_raises_the_first_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +321,7 @@ def test_a_plain_file_gets_a_loop_device_that_goes_with_its_last_user(tmp_path: 
     if reason := loop_devices_work(file):
         pytest.skip(reason)
     held: list[int] = []
-    write = kernel._write
+    write = sysfs_files.write_file
 
     def opening(path: Path, text: str) -> None:
         """Hold the backing device, as the kernel does from this write on."""
@@ -312,7 +330,7 @@ def test_a_plain_file_gets_a_loop_device_that_goes_with_its_last_user(tmp_path: 
             held.append(os.open(text, os.O_RDWR | os.O_EXCL))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_write", opening)
+        patch.setattr(sysfs_files, "write_file", opening)
         KernelDevice("zram0", sysfs=tree).set_up([("backing_dev", f"file:{file}"), ("disksize", "1M")])
     node = (tree / "block/zram0/backing_dev").read_text()
     attached = Path("/sys/block", os.path.basename(node), "loop/backing_file")

@@ -79,6 +79,7 @@ def test_it_is_set_up_in_the_kernels_order_and_reset_at_the_end(
         "algorithm_params = 'algo=zstd level=5'\nrecomp_algorithm = ['algo=zstd priority=1']\ncomp_algorithm = 'lz4'\n"
     )
     assert [(attribute, text) for _, attribute, text in tree.written] == [
+        ("reset", "1"),
         ("comp_algorithm", "lz4"),
         ("recomp_algorithm", "algo=zstd priority=1"),
         ("algorithm_params", "algo=zstd level=5"),

@@ -1,7 +1,7 @@
 """The kernel's own zram as attributes: KernelDevice is what control.Target is for ours, KernelControl what Control is.
 
-Reads and writes are single read(2)s and write(2)s, as the kernel's stores want them. What write(2) refuses becomes a
-ZramError with the errno, the attribute and the value; what this kernel does not have says what it would need.
+What write(2) refuses becomes a ZramError with the errno, the attribute and the value; what this kernel does not have
+says what it would need.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from . import sysfs_files
 from .allowance import TAKING_TURNS
 from .errors import (
     BudgetExhausted,
@@ -31,7 +32,7 @@ from .errors import (
     TooLong,
     ZramError,
 )
-from .kernel_features import ALIASES, ALWAYS, FILES, Feature, kernel_config, learn
+from .kernel_features import ALIASES, ALWAYS, FILES, SURVIVORS, Feature, kernel_config, learn
 from .loop_device import LoopDevice, backing_path, is_plain_file
 
 SYSFS = Path("/sys")
@@ -40,7 +41,6 @@ VARIABLE = "ZRAMCORE_SYSFS"
 
 PATIENCE = 3.0
 """Seconds that a reset waits for whoever has the device open: udev looks at every new one (zramctl waits as long)."""
-_PAUSE = 0.05
 
 SLICE_UNITS = 4096
 """16 MiB: what one writeback of a policy writes at most, followed by the next. The kernel cannot interrupt one, and
@@ -63,7 +63,6 @@ _KINDS: dict[int, type[ZramError]] = {
     )
 }
 _NAME = re.compile(r"zram[0-9]+", re.ASCII)
-_CHUNK = 1 << 20
 
 
 class KernelDevice:
@@ -131,7 +130,7 @@ class KernelDevice:
         what read(2) says.
         """
         try:
-            return _read(self._file(attribute))
+            return sysfs_files.read_file(self._file(attribute))
         except OSError as error:
             raise self._error(error, attribute, None) from error
 
@@ -143,18 +142,24 @@ class KernelDevice:
         """
         try:
             with self._turn if attribute in TAKING_TURNS else nullcontext():
-                _write(self._file(attribute), value)
+                sysfs_files.write_file(self._file(attribute), value)
         except OSError as error:
             if attribute == "idle" and error.errno == errno.EINVAL:
                 self._without_ages(value)
             raise self._error(error, attribute, value.removesuffix("\n")) from error
 
     def set_up(self, writes: Iterable[tuple[str, str]]) -> None:
-        """Make the writes of a config, which are in the kernel's order; a plain file gets a loop device under it.
+        """Make the writes of a config, which are in the kernel's order, on a device that is as new; a plain file gets a
+        loop device under it.
 
-        Raises the ZramError of the first write that fails, and resets the device then.
+        Raises DeviceBusy (EBUSY) when it is initialised, and the ZramError of the first write that fails: it is reset
+        then.
         """
+        if self.initialized:
+            raise DeviceBusy(f"{self.name} is set up already", hint="reset it first: that discards its data")
+        writes = list(writes)
         try:
+            self._renew({attribute for attribute, _ in writes})
             for attribute, value in writes:
                 if attribute == "backing_dev":
                     self._back(value)
@@ -170,12 +175,19 @@ class KernelDevice:
                 error.hint = f"{error.hint}; {left}" if error.hint else left
             raise
 
+    def _renew(self, wanted: Container[str]) -> None:
+        """Forget what others had set: reset, and what survives that (measured, Linux 7.3.4) unless it is `wanted`."""
+        self.reset()
+        for attribute, default in SURVIVORS.items():
+            if attribute not in wanted and self._file(attribute).exists() and self.show(attribute).strip() != default:
+                self.store(attribute, default)
+
     def reset(self, *, patience: float = PATIENCE, sleep: Callable[[float], object] = time.sleep) -> None:
         """Reset it: data, algorithms and backing device are gone. Waits up to `patience` seconds for who has it open.
 
         Raises DeviceBusy (EBUSY) after that.
         """
-        _patiently(lambda: self.store("reset", "1"), patience, sleep)
+        sysfs_files.patiently(lambda: self.store("reset", "1"), patience, sleep)
 
     def _back(self, text: str) -> None:
         """Write backing_dev. The file is not created, nor a loop device made, on a kernel that cannot use it."""
@@ -294,7 +306,7 @@ class KernelControl:
         """Create a device; its number, the lowest free one. Raises NotSupported (EOPNOTSUPP) without zram, and what the
         kernel says: NotPermitted (EACCES), NoMemory (ENOMEM)."""
         try:
-            return int(_read(self.directory / "hot_add", once=True))
+            return int(sysfs_files.read_file(self.directory / "hot_add", once=True))
         except OSError as error:
             raise self._error(error, "hot_add", None) from error
         except ValueError as error:
@@ -308,11 +320,11 @@ class KernelControl:
 
         def remove() -> None:
             try:
-                _write(self.directory / "hot_remove", str(number))
+                sysfs_files.write_file(self.directory / "hot_remove", str(number))
             except OSError as error:
                 raise self._error(error, "hot_remove", number) from error
 
-        _patiently(remove, PATIENCE, time.sleep)
+        sysfs_files.patiently(remove, PATIENCE, time.sleep)
 
     def claim(self, wanted: str | None = None) -> tuple[KernelDevice, bool]:
         """An uninitialised device that nothing uses, and whether it had to be added: `wanted`, or an existing one, or a
@@ -341,20 +353,6 @@ class KernelControl:
         return kind(f"the kernel refused it: {os.strerror(number)}", errno=number).at(attribute, value)
 
 
-def _patiently(act: Callable[[], None], patience: float, sleep: Callable[[float], object]) -> None:
-    """Do something again and again as long as the device is busy, for `patience` seconds. Raises DeviceBusy (EBUSY)."""
-    waited = 0.0
-    while True:
-        try:
-            return act()
-        except DeviceBusy as error:
-            if waited >= patience:
-                error.hint = error.hint or "swapoff or umount it first"
-                raise
-        sleep(_PAUSE)
-        waited += _PAUSE
-
-
 def sysfs_root(environment: Mapping[str, str] = os.environ) -> Path:
     """Where sysfs is: ZRAMCORE_SYSFS, or /sys."""
     return Path(environment.get(VARIABLE) or SYSFS)
@@ -369,27 +367,3 @@ def _is_open(sysfs: Path, name: str) -> bool:
     except OSError as error:
         return error.errno == errno.EBUSY
     return False
-
-
-def _read(path: Path, *, once: bool = False) -> str:
-    """The file's text; `once`: with a single read(2), for hot_add, where reading is the deed."""
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = [os.read(number, _CHUNK)]
-        while parts[-1] and not once:
-            parts.append(os.read(number, _CHUNK))
-    finally:
-        os.close(number)
-    return b"".join(parts).decode("ascii", "replace")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write `text` with one write(2), never creating a file. O_TRUNC is for plain trees: sysfs does not mind."""
-    data = text.encode()
-    number = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        written = os.write(number, data)
-    finally:
-        os.close(number)
-    if written != len(data):
-        raise OSError(errno.EIO, f"{written} of {len(data)} bytes were taken")

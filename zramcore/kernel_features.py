@@ -59,6 +59,14 @@ ALWAYS = (
 )
 """Files that are no features: every kernel has them, or they come with one."""
 
+SURVIVORS = {
+    "writeback_limit_enable": "0",
+    "writeback_limit": "0",
+    "writeback_batch_size": "32",
+    "compressed_writeback": "0",
+}
+"""What survives a reset -> what it is on a new device."""
+
 ALGORITHMS = ("lzo-rle", "lzo", "lz4", "lz4hc", "zstd", "deflate", "842")
 """What a kernel may be built with, for when there is no device to ask."""
 

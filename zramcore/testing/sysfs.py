@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from .. import kernel
+from .. import kernel, sysfs_files
 from ..control import Control
 from ..errors import ZramError
 from ..interfaces import Catalogue
@@ -90,7 +90,7 @@ class LivingTree:
         self.control = Control(catalogue)
         self.written: list[tuple[str, str, str]] = []
         self._missing = tuple(missing)
-        self._read, self._write = kernel._read, kernel._write
+        self._read = sysfs_files.read_file
         for _ in names:
             self._add()
 
@@ -98,8 +98,8 @@ class LivingTree:
     def alive(self) -> Iterator[kernel.KernelControl]:
         """The kernel's devices, as KernelControl has them."""
         with (
-            mock.patch.object(kernel, "_read", self._show),
-            mock.patch.object(kernel, "_write", self._store),
+            mock.patch.object(sysfs_files, "read_file", self._show),
+            mock.patch.object(sysfs_files, "write_file", self._store),
             mock.patch.object(kernel, "is_plain_file", return_value=False),
         ):
             yield kernel.KernelControl(sysfs=self.root)
