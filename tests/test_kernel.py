@@ -344,6 +344,22 @@ def test_a_plain_file_gets_a_loop_device_that_goes_with_its_last_user(tmp_path: 
     assert file.read_bytes()[8192:12288] == b"\xa5" * 4096
 
 
+def test_a_file_has_one_loop_device_at_most(tmp_path: Path) -> None:
+    file = tmp_path / "disk.img"
+    file.write_bytes(bytes(1 << 20))
+    if reason := loop_devices_work(file):
+        pytest.skip(reason)
+    first = LoopDevice(str(file))
+    held = os.open(first.node, os.O_RDWR)
+    try:
+        first.let_go()
+        with pytest.raises(DeviceBusy, match=f"in use by {first.node}"):
+            LoopDevice(str(file))
+    finally:
+        os.close(held)
+    LoopDevice(str(file)).let_go()
+
+
 # The set of devices ---------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from zramcore.attach.programs import ProgramFailed, find
 from zramcore.attach.tables import is_swap
 from zramcore.attributes import ATTRIBUTES
 from zramcore.config import check, check_file, load_config
-from zramcore.control import Control
+from zramcore.control import Control, Target
 from zramcore.deployed import KernelDeployed
 from zramcore.deployment import Deployment
 from zramcore.errors import ConfigError, DeviceBusy, InvalidValue, NoMemory, ZramError
@@ -25,6 +25,7 @@ from zramcore.kernel_record import KernelRecord
 from zramcore.scheduler import Report, Scheduler
 from zramcore.testing.policy import VirtualClock
 from zramcore.testing.sysfs import LivingTree, make_sysfs
+from zramcore_plugins.policies import Huge
 
 KERNEL = '[device.swap]\ntarget = "kernel"\ndisksize = "8M"\n'
 OURS = '[device.fast]\ndisksize = "8M"\n'
@@ -183,6 +184,34 @@ def test_one_that_is_in_use_stays_up_until_it_is_not(up: Callable[[str], Deploym
     assert tree.control.device("zram0").initialized
     deployment.take_down()
     assert not tree.control.device("zram0").initialized
+
+
+# A long pass ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scheduler_that_stops_waits_for_one_slice_of_the_kernels_pass(
+    kernel: KernelControl, tree: LivingTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zramcore.kernel.SLICE_UNITS", 4)
+    theirs = tree.control.target("zram0")
+    theirs.store("backing_dev", f"file:{tmp_path}/b,size=1M")
+    theirs.store("disksize", "1M")
+    theirs.device.pwrite(0, random.Random(1).randbytes(64 * 4096))
+    reports: list[Report] = []
+    scheduler = Scheduler(clock=VirtualClock(), on_report=reports.append)
+    scheduler.add(kernel.target("zram0"), Huge({}))
+    store = type(theirs).store
+
+    def stop_at_the_second(target: Target, attribute: str, value: str) -> None:
+        if attribute == "writeback" and sum(written[1] == "writeback" for written in tree.written) == 2:
+            scheduler.stop(timeout=0)
+        store(target, attribute, value)
+
+    monkeypatch.setattr(type(theirs), "store", stop_at_the_second)
+    scheduler.run_due()
+    assert theirs.show("bd_stat").split()[2] == "8"
+    assert reports[0].decision().endswith("wrote 32 KiB, freed 32 KiB, stopped: told to stop")
+    assert (theirs.show("writeback_limit"), theirs.show("writeback_limit_enable")) == ("0\n", "0\n")
 
 
 # After a crash --------------------------------------------------------------------------------------------------------

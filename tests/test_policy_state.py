@@ -90,6 +90,16 @@ def test_a_daily_budget_goes_on_too(file: StateFile, wall: list[float]) -> None:
     assert fresh.left(82_801.0) == 100, "an hour of the day passed while nothing ran"
 
 
+def test_a_new_device_counts_from_0_whatever_the_one_before_had_written(file: StateFile, wall: list[float]) -> None:
+    file.save({"writes_per_day": {"written": [], "seen": {"zram0": 500}}})
+    target, daily, clock = FakeTarget(), DailyBudget(1000), VirtualClock()
+    scheduler = Scheduler(clock=clock, state=file)
+    scheduler.add(target, Counts(), daily)
+    target.values["bd_stat"] = "0 0 600\n"  # by hand, before any policy wrote
+    daily.look(target, 1.0)
+    assert daily.left(1.0) == 400
+
+
 def test_a_round_without_writes_touches_no_file(file: StateFile) -> None:
     policy = Counts()
     policy.tick = lambda target, now: Tick((), 60.0)  # type: ignore[method-assign]  # it decides to do nothing

@@ -116,6 +116,8 @@ class Scheduler:
         if daily is not None and not daily.restored:
             daily.restored = True
             self._restore(daily.name, daily.restore)
+        if daily is not None:  # before anybody writes: a device that is new counts from 0
+            daily.look(target, self.clock.now(), job.label)
         self._jobs.append(job)
 
     def _restore(self, owner: str, restore: Callable[[dict[str, Any], float, float], None]) -> None:

@@ -270,7 +270,7 @@ class Fleet:
                 self.take_down(member)
             except ZramError as error:
                 failures.append(f"{member.label}: {error}")
-                if member.deployed is not None:
+                if isinstance(member.deployed, Deployed):
                     member.deployed.take_down(self.control)  # it stays, but its image is saved
                 event("device_stays", level=logging.ERROR, device=member.name, label=member.label, error=error)
         return failures
