@@ -27,10 +27,16 @@ class FileDriver(MediumDriver):
         write_all(self.medium.fd, [data], self.offset(block, len(data) // self.block_size))
 
     def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
-        size = self.block_size
-        for block, positions in runs_of(blocks):
+        size, fd = self.block_size, self.medium.fd
+        runs = list(runs_of(blocks))
+        if len(runs) > 1:
+            # Or the disk would have one of them to do at a time.
+            for block, positions in runs:
+                length = len(positions) * size
+                os.posix_fadvise(fd, self.offset(block, len(positions)), length, os.POSIX_FADV_WILLNEED)
+        for block, positions in runs:
             pages = [target[position * size : (position + 1) * size] for position in positions]
-            read_all(self.medium.fd, pages, self.offset(block, len(pages)))
+            read_all(fd, pages, self.offset(block, len(pages)))
         return True
 
     def read_blocks(self, block: int, count: int) -> Buffer:
