@@ -356,3 +356,26 @@ def test_what_was_flushed_before_a_sigterm_under_load_is_in_the_image(launch, tm
             assert found == page(*kept)
             checked += 1
     assert checked > CLIENTS * ROUND
+
+
+# What outlives it
+
+
+def test_what_was_written_today_counts_after_a_restart(launch, tmp_path):
+    (tmp_path / "disk.img").write_bytes(random.Random(1).randbytes(100 * 4096))
+    (tmp_path / "zramcore.toml").write_text(
+        "writes_per_day = '160K'\n[device.disk]\ndisksize = '1M'\nbacking_dev = 'file:b,size=1M'\n"
+        "image = {load = 'disk.img'}\npolicy = [{name = 'huge'}]\n"
+    )
+    written = []
+    for _ in range(2):
+        daemon = launch("--config", "zramcore.toml", "--state", "state.json")
+        with daemon.client() as client:
+            while not (device := client.device("disk"))["policies"][0]["ticks"]:
+                assert daemon.process.poll() is None
+        written.append((device["bd_stat"]["bd_writes"], device["writes_left"]))
+        assert daemon.stop() == 0
+    assert written == [(40, 0), (0, 0)]
+    decisions = [event["decision"] for event in daemon.events("policy")]
+    assert decisions == [f"writing back huge pages, wrote {size}, freed {size}, stopped: budget used up"
+                         for size in ("160 KiB", "0 B")]  # fmt: skip
