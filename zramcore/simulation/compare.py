@@ -12,12 +12,10 @@ from .accesses import Accesses
 from .device import Setup, SimulatedDevice
 from .oracle import Oracle
 from .pool import PoolModel
-from .replay import Outcome, World, replay
+from .replay import NOTHING, TOGETHER, Outcome, World, replay
 from .sizes import PageSizes
 from .trace import Trace
 from .world import SimulationClock
-
-NOTHING, TOGETHER = "no policy", "together"
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,15 @@ class Comparison:
 
 
 def labels(policies: Sequence[PolicyConfig]) -> list[str]:
-    """A different name for each policy: its own, with a number from the second of a name on."""
-    seen: dict[str, int] = {}
-    found = []
+    """A different name for each policy: its own; where several have it, with the options in which they differ; where
+    those are none, with a number."""
+    found: list[str] = []
     for policy in policies:
-        seen[policy.name] = seen.get(policy.name, 0) + 1
-        number = seen[policy.name]
-        found.append(policy.name if number == 1 else f"{policy.name} {number}")
+        alike = [other.options for other in policies if other.name == policy.name]
+        differing = [
+            f"{key}={value}" for key, value in policy.options.items() if any(other.get(key) != value for other in alike)
+        ]
+        label = " ".join([policy.name, *differing])
+        again = sum(each == label or each.startswith(f"{label} #") for each in found)
+        found.append(f"{label} #{again + 1}" if again else label)
     return found

@@ -20,6 +20,8 @@ from .world import SimulatedMachine, SimulationClock
 
 LOOKS = 480
 """How often in a trace the memory is looked at: what the mean and the plot are made of."""
+NOTHING, TOGETHER = "no policy", "together"
+"""Labels of the outcomes without any policy, and with all of them."""
 COLUMNS = ("seconds", "memory", "data", "written", "rereads")
 
 
