@@ -48,9 +48,9 @@ def test_the_listing_says_which_path_is_active(built_in: Catalogue) -> None:
     assert found["compiled"] == (load_batch() is not None)
     if not found["compiled"]:
         pytest.skip(found["reason"])
-    assert found["compressors"] == ["lz4", "lz4hc"]
+    assert found["compressors"] == ["lz4", "lz4hc", "zstd"]
     assert found["allocators"] == ["zsmalloc"]
-    assert str(report(built_in)) == "data path: compiled with lz4, lz4hc and zsmalloc, else in Python"
+    assert str(report(built_in)) == "data path: compiled with lz4, lz4hc, zstd and zsmalloc, else in Python"
 
 
 def test_the_environment_forbids_compiled_code(built_in: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:

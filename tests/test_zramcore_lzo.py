@@ -116,7 +116,7 @@ def test_plugins_lists_it(installed: Installed, compiled: bool) -> None:
     ]
     assert {row["status"] for row in rows} == {"ok"}
     ours = ["lzo-rle", "lzo"] if compiled else []
-    assert listing["data_path"]["compressors"] == [*ours, "lz4", "lz4hc"]
+    assert listing["data_path"]["compressors"] == [*ours, "lz4", "lz4hc", "zstd"]
 
 
 SCRIPT = """

@@ -1,23 +1,19 @@
-"""The C functions of the lz4 package's own library, as addresses: for the compiled batch path.
-
-PyPI's package has the library inside its extension, which exports its functions; a distribution's package is linked
-with the system's liblz4.so.1, where a look-up through the extension finds it too. Only when neither tells is the
-system's asked for by name, and taken when it has the version of the package's: all paths must give the same bytes.
-"""
+"""The C functions of the lz4 package's own library, as addresses: for the compiled batch path."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 
 import lz4
 
 from zramcore.interfaces import NativeCodec
 
-SYSTEM_LIBRARY = "liblz4.so.1"
+from . import c_library
+
 FUNCTIONS = (
+    "LZ4_versionString",
     "LZ4_compress_fast_extState",
     "LZ4_sizeofState",
     "LZ4_compress_HC_extStateHC",
@@ -26,24 +22,16 @@ FUNCTIONS = (
 )
 
 
-def usable(path: str) -> ctypes.CDLL | None:
-    """The library at `path` when it has the functions, in the lz4 package's version; else None."""
-    try:
-        library = ctypes.CDLL(path)
-        version = library.LZ4_versionString
-        version.restype = ctypes.c_char_p
-        same = version().decode() == lz4.library_version_string()
-        return library if same and all(hasattr(library, name) for name in FUNCTIONS) else None
-    except (OSError, AttributeError):
-        return None
+def _has_version(library: ctypes.CDLL) -> bool:
+    tell = library.LZ4_versionString
+    tell.restype = ctypes.c_char_p
+    return bool(tell().decode() == lz4.library_version_string())
 
 
 @cache
 def find_library() -> ctypes.CDLL | None:
     """Where the functions are; None when they are not to be had."""
-    extension = find_spec("lz4.block._block")
-    paths = [extension.origin] if extension is not None and extension.origin else []
-    return next(filter(None, map(usable, [*paths, SYSTEM_LIBRARY])), None)
+    return c_library.find_library("lz4.block._block", "liblz4.so.1", FUNCTIONS, _has_version)
 
 
 def compress_function(codec: NativeCodec) -> Callable[..., int]:
@@ -64,7 +52,7 @@ def block_codec(compress: str, state_size: str, level: int, page_size: int, *, q
     library = find_library()
     if library is None:
         return None
-    address = {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in FUNCTIONS}
+    address = c_library.addresses(library, FUNCTIONS)
     return NativeCodec(
         compress=address[compress],
         decompress=address["LZ4_decompress_safe"],

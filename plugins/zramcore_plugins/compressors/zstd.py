@@ -12,9 +12,10 @@ from typing import ClassVar
 import zstandard
 
 from zramcore.errors import CorruptPage, InvalidValue
-from zramcore.interfaces import Buffer, Compressor, CompressorContext, CompressorParams
+from zramcore.interfaces import Buffer, Compressor, CompressorContext, CompressorParams, NativeCodec
 
 from .parameters import check_range, check_supported
+from .zstd_library import codec
 
 DEFAULT_LEVEL = 3
 MIN_LEVEL = -(1 << 17)
@@ -99,3 +100,6 @@ class Zstd(Compressor):
 
     def create_context(self) -> ZstdContext:
         return ZstdContext(self._level, self._dictionary)
+
+    def native_codec(self) -> NativeCodec | None:
+        return codec(self._level, self.params.page_size) if self._dictionary is None else None
