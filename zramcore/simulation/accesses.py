@@ -45,11 +45,15 @@ class Accesses:
         held_before = self.change_before[changes]
         self.held = np.where(held_before >= 0, trace.kind[held_before] == WRITE, False).astype(np.int8)
         self.writes = (trace.kind[changes] == WRITE).astype(np.int8)
+        self._last = (0, 0)
         self._stored = np.concatenate([[0], np.cumsum(self.writes - self.held, dtype=np.int64)])
         self._freed = np.concatenate([[0], np.cumsum(self.writes == 0)])
 
     def changes_in(self, done: int) -> int:
-        return int(np.searchsorted(self.changes, done))
+        """How many of the first `done` accesses are writes and frees."""
+        if self._last[0] != done:
+            self._last = (done, int(np.searchsorted(self.changes, done)))
+        return self._last[1]
 
     def pages_stored(self, done: int) -> int:
         """Pages that hold something after `done` accesses."""

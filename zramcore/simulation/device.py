@@ -211,12 +211,14 @@ class SimulatedDevice:
         blocks = self.setup.blocks
         if blocks is None:
             raise NoBackingDevice("the device has no backing device", hint="give it a backing_dev")
-        slots, _ = self._select(parse_writeback(text, self.setup.nr_pages))
+        selections = parse_writeback(text, self.setup.nr_pages)
+        slots, _ = self._select(selections)
         limit = self.budget.limit if self.budget.enabled else None
         batch_size = min(self.batch_size, MAX_BATCH)
         course = Course(limit, max(0, blocks - self.bd_count), batch_size, self._units)
         if len(slots):
-            taken = slots[course.run(slots, len(np.unique(slots)))]
+            eligible = len(slots) if len(selections) == 1 else len(np.unique(slots))
+            taken = slots[course.run(slots, eligible)]
             self.budget.charge(course.writes * self._units)
             self.bd_writes += course.writes * self._units
             self.bd_count += len(taken)

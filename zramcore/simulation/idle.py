@@ -15,6 +15,15 @@ from .trace import Array
 NOT_IDLE = np.uint32(~IDLE & 0xFFFFFFFF)
 
 
+def ascending(parts: list[Array]) -> Array:
+    """The numbers in several arrays, each once, in order. For a few hundred, ten times as fast as numpy's unique."""
+    numbers = np.sort(np.concatenate(parts))
+    first = np.ones(len(numbers), bool)
+    np.not_equal(numbers[1:], numbers[:-1], out=first[1:])
+    once: Array = numbers[first]
+    return once
+
+
 class IdleOrder:
     """`pages`: the page of each access; `seconds`: when it was, ascending, by the clock of ac_time."""
 
@@ -55,11 +64,11 @@ class IdleOrder:
         flags[unmarked] &= NOT_IDLE
         marked = live[(flags[live] & IDLE) == 0] if target > self._cursor else live[:0]
         self._cursor = target
-        loose = np.unique(np.concatenate(self._loose)) if self._loose else live[:0]
+        loose = ascending(self._loose) if self._loose else live[:0]
         loose = loose[in_memory(flags[loose]) & ((flags[loose] & IDLE) == 0)]
         old = np.ones(len(loose), bool) if cutoff is None else self._table.ac_times[loose] < cutoff
         self._loose = [loose[~old]] if not np.all(old) else []
-        marked = np.union1d(marked, loose[old])
+        marked = ascending([marked, loose[old]])
         if cutoff is not None and cutoff <= 0:
             unmarked = np.concatenate([unmarked, self._unmark_ancient()])
         flags[marked] |= IDLE
@@ -79,7 +88,7 @@ class IdleOrder:
         """The pages in memory that are marked, ascending."""
         if not self._marked:
             return np.zeros(0, np.int64)
-        pages: Array = np.unique(np.concatenate(self._marked)) if len(self._marked) > 1 else self._marked[0]
+        pages: Array = ascending(self._marked) if len(self._marked) > 1 else self._marked[0]
         flags = self._table.flags[pages]
         pages = pages[in_memory(flags) & ((flags & IDLE) != 0)]
         self._marked = [pages] if len(pages) else []

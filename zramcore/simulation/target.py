@@ -24,6 +24,7 @@ class SimulatedTarget:
         if device.setup.capabilities is not None:
             self.capabilities = device.setup.capabilities
         self._histogram = (-1, -1, "")
+        self._mm_stat = (-1, "")
 
     @property
     def name(self) -> str:
@@ -61,14 +62,23 @@ class SimulatedTarget:
         """The text of idle_histogram; the same one as long as nothing happens."""
         device, now = self.device, self.device.clock()
         if self._histogram[:2] != (now, device.version):
-            rows = zip(AGE_EDGES, (*AGE_EDGES[1:], "-"), device.ages.buckets(now).tolist(), strict=True)
-            text = "".join(f"{a:8d} {b:>8} {pages:8d} {size:12d} {idle:8d}\n" for a, b, (pages, size, idle) in rows)
+            text = _HISTOGRAM % tuple(device.ages.buckets(now).ravel().tolist())
             self._histogram = (now, device.version, text)
         return self._histogram[2]
 
+    def mm_stat(self) -> str:
+        """The text of mm_stat; the same one as long as nothing happens."""
+        if self._mm_stat[0] != self.device.version:
+            self._mm_stat = (self.device.version, _mm_stat(self.device))
+        return self._mm_stat[1]
 
-def _mm_stat(target: SimulatedTarget) -> str:
-    device = target.device
+
+_HISTOGRAM = "".join(
+    f"{start:8d} {end:>8} %8d %12d %8d\n" for start, end in zip(AGE_EDGES, (*AGE_EDGES[1:], "-"), strict=True)
+)
+
+
+def _mm_stat(device: SimulatedDevice) -> str:
     size, done = device.setup.page_size, device.done
     return (
         f"{device.accesses.pages_stored(done) * size:8d} {device.compr_data_size:8d} {device.pool.used:8d} "
@@ -97,7 +107,7 @@ _SHOW: Mapping[str, Callable[[SimulatedTarget], str]] = {
     "writeback_limit": lambda t: f"{t.device.budget.limit}\n",
     "writeback_limit_enable": lambda t: f"{int(t.device.budget.enabled)}\n",
     "writeback_batch_size": lambda t: f"{t.device.batch_size}\n",
-    "mm_stat": _mm_stat,
+    "mm_stat": SimulatedTarget.mm_stat,
     "bd_stat": _bd_stat,
     "io_stat": lambda t: f"{0:8d} {0:8d} 0 {t.device.accesses.freed(t.device.done):8d}\n",
     "block_state": lambda t: "".join(block_state(t.device.table)),
@@ -136,12 +146,14 @@ def _batch_size(device: SimulatedDevice, text: str) -> None:
 def _mem_limit(device: SimulatedDevice, text: str) -> None:
     size = device.setup.page_size
     device.mem_limit_pages = -(-memparse_checked(text) // size)
+    device.version += 1
 
 
 def _mem_used_max(device: SimulatedDevice, text: str) -> None:
     if _strict(text, kstrtoull):
         raise InvalidValue("mem_used_max takes only 0")
     device.peak = device.pool.used
+    device.version += 1
 
 
 def _compact(device: SimulatedDevice, text: str) -> None:
