@@ -54,11 +54,14 @@ class Users:
         for thread in threads:
             thread.start()
         try:
-            start.wait()
+            try:
+                start.wait()
+            except BaseException:
+                start.abort()  # not later: a thread that is slow to leave the barrier would find it broken
+                raise
             work()
         finally:
             stop.set()
-            start.abort()
             for thread in threads:
                 thread.join()
         if failures:
