@@ -154,19 +154,16 @@ def main() -> None:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
         )
-        status = 1
         assert machine.stdout is not None
-        for line in machine.stdout:
-            if line.startswith(MARK):
-                status = int(line.removeprefix(MARK))
-            else:
-                sys.stdout.write(line)
-                sys.stdout.flush()
+        said = b""
+        while part := os.read(machine.stdout.fileno(), 1 << 16):
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+            said = (said + part)[-(1 << 16) :]
         machine.wait()
-    sys.exit(status)
+    found = re.findall(rb"^%b(\d+)" % MARK.encode(), said, re.MULTILINE)
+    sys.exit(int(found[-1]) if found else 1)
 
 
 if __name__ == "__main__":
