@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,14 +155,24 @@ class Lockstep:
                 assert simulated[column] == real[column], name
 
 
-@settings(max_examples=300, deadline=None)
-@given(steps=STEPS, compressed=st.booleans())
-def test_a_simulated_device_is_in_step_with_a_real_one(
-    catalogue: Catalogue, steps: list[Any], compressed: bool
-) -> None:
+def in_step(catalogue: Catalogue, steps: list[Any], compressed: bool) -> None:
+    """Run the steps on both."""
     pair = Lockstep(catalogue, FILL + steps, compressed)
     try:
         pair.run()
     finally:
         pair.device.reset()
         FaultyDriver.reset()
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, compressed=st.booleans())
+def test_a_simulated_device_is_in_step_with_a_real_one(catalogue: Catalogue, steps: list[Any], compressed: bool):
+    in_step(catalogue, steps, compressed)
+
+
+@pytest.mark.soak
+@settings(max_examples=3000, deadline=None)
+@given(steps=STEPS, compressed=st.booleans())
+def test_it_stays_in_step_for_long(catalogue: Catalogue, steps: list[Any], compressed: bool) -> None:
+    in_step(catalogue, steps, compressed)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from ..daemon.client import Client
 from ..errors import NotSupported, ZramError
+from ..interfaces import PolicyTarget
 from ..simulation.recorder import Recorder
 from .client import with_client
 from .common import complain
@@ -31,17 +33,22 @@ def command(client: Client, name: str, output: Path, period: float, seconds: flo
     can read, where the kernel has CONFIG_ZRAM_MEMORY_TRACKING. docs/policies.md describes the file.
     """
     target = find_target(client, name)
-    with stop_on_signals() as stop:
-        try:
-            with open(output, "xb") as file:
-                recorder = Recorder(target, file, period=period)
-                click.echo(f"recording {target.name} every {duration(period)}: {recorder.pages} pages at the start")
-                _look_until(stop, recorder, period, seconds)
-        except NotSupported as error:
-            output.unlink(missing_ok=True)
-            error.hint += "; or record every request: blktrace -d /dev/zram0 -o - | blkparse -i - > FILE"
-            raise
+    with stop_on_signals() as stop, open(output, "xb") as file:
+        recorder = _begin(target, file, output, period)
+        click.echo(f"recording {target.name} every {duration(period)}: {recorder.pages} pages at the start")
+        _look_until(stop, recorder, period, seconds)
     click.echo(f"{output}: {recorder.accesses} accesses, {output.stat().st_size} bytes")
+
+
+def _begin(target: PolicyTarget, file: BinaryIO, output: Path, period: float) -> Recorder:
+    """A recorder; without one there is no file either."""
+    try:
+        return Recorder(target, file, period=period)
+    except ZramError as error:
+        output.unlink()
+        if isinstance(error, NotSupported):
+            error.hint += "; or record every request: blktrace -d /dev/zram0 -o - | blkparse -i - > FILE"
+        raise
 
 
 def _look_until(stop: threading.Event, recorder: Recorder, period: float, seconds: float | None) -> None:

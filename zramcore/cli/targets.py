@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from ..daemon.client import Client
 from ..errors import NoBackingDevice, ZramError
@@ -15,10 +17,9 @@ _KERNEL = re.compile(r"(?:kernel:|/dev/|/sys/block/)?(zram[0-9]+)", re.ASCII)
 class DaemonTarget:
     """A zramcore device of the daemon, by its attributes."""
 
-    def __init__(self, client: Client, name: str) -> None:
-        """Raises NoDaemon, and NoBackingDevice (ENODEV) when the daemon has no such device."""
+    def __init__(self, client: Client, found: Mapping[str, Any]) -> None:
+        """`found`: the device, as the daemon tells of it."""
         self._client = client
-        found = client.device(name)
         self._name = str(found["name"])
         self.label = str(found["label"])
         self.page_size = int(found["page_size"])
@@ -39,7 +40,10 @@ def find_target(client: Client, name: str, *, kernel: bool = True) -> PolicyTarg
     why = ""
     if match is None or match[1] == name:
         try:
-            return DaemonTarget(client, name)
+            found = client.device(name)
+            if found.get("target") == "kernel":
+                return open_kernel().target(str(found["name"]).removeprefix("kernel:"))
+            return DaemonTarget(client, found)
         except ZramError as error:
             if match is None or not kernel:
                 raise

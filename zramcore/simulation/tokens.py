@@ -61,8 +61,11 @@ class Lines:
 
     def contains(self, indexes: Array, letter: bytes) -> Array:
         """Which of these words have a letter in them."""
-        where = np.concatenate([[0], np.cumsum(self.data == letter[0])])
-        found: Array = where[self.end[indexes]] > where[self.start[indexes]]
+        start, end = self.start[indexes], self.end[indexes]
+        found: Array = np.zeros(len(indexes), bool)
+        for offset in range(int((end - start).max(initial=0))):
+            at = np.minimum(start + offset, end - 1)
+            found |= self.data[at] == letter[0]
         return found
 
     def numbers(self, indexes: Array, ignore: bytes = b"") -> tuple[Array, Array]:
