@@ -69,6 +69,12 @@ def test_without_the_extension_it_says_how_to_get_it(built_in: Catalogue, monkey
     assert "install a C compiler" in str(report(built_in))
 
 
+def test_an_extension_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PURE_VARIABLE, raising=False)
+    monkeypatch.setattr(native, "import_module", lambda name: object())
+    assert load_batch() is None
+
+
 def test_a_compressor_that_cannot_be_made_has_no_codec(built_in: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PURE_VARIABLE, raising=False)
     monkeypatch.setattr(native, "load_batch", lambda: native)

@@ -62,7 +62,7 @@ PyMODINIT_FUNC PyInit__batch(void)
         long value;
     } layout[] = {{"SIZE_MASK", SIZE_MASK}, {"SAME", SAME}, {"WB", WB},     {"PP_SLOT", PP_SLOT},
                   {"HUGE", HUGE_PAGE},      {"IDLE", IDLE}, {"PRIORITY_MASK", PRIORITY_MASK},
-                  {"INCOMPRESSIBLE", INCOMPRESSIBLE}};
+                  {"INCOMPRESSIBLE", INCOMPRESSIBLE},   {"CALLS", CALLS}};
     bool ready = (codec_type = add_type(made, "Codec", &codec_spec)) && (pages_type = add_type(made, "Pages", &pages_spec));
     for (size_t i = 0; ready && i < sizeof layout / sizeof *layout; i++)
         ready = !PyModule_AddIntConstant(made, layout[i].name, layout[i].value);

@@ -22,6 +22,7 @@
 #define INCOMPRESSIBLE (1u << 22)
 #define PRIORITY_MASK (3u << 23)
 
+#define CALLS 1 /* native.BATCH_CALLS: raised whenever the calls change */
 #define WORD 8
 #define UNSET UINT64_MAX /* a handle that was not given */
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+CALLS: int
 SIZE_MASK: int
 SAME: int
 WB: int

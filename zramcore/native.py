@@ -20,12 +20,20 @@ def pure() -> bool:
     return bool(os.environ.get(PURE_VARIABLE))
 
 
+BATCH_CALLS = 1
+"""Version of what `_batch` offers; raised, in _batch.h too, whenever its calls change."""
+
+
 def load_batch() -> Any:
-    """The extension `_batch`; None when it was not built, or compiled code is forbidden."""
+    """The extension `_batch`; None when it was not built, was built from other sources, or is forbidden."""
+    if pure():
+        return None
     try:
-        return None if pure() else import_module("zramcore._batch")
+        batch = import_module("zramcore._batch")
     except ImportError:
         return None
+    # An editable install keeps what was compiled for an older checkout until it is repeated.
+    return batch if getattr(batch, "CALLS", None) == BATCH_CALLS else None
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def report(catalogue: Catalogue) -> NativeReport:
     if pure():
         reason = f"{PURE_VARIABLE} is set"
     elif load_batch() is None:
-        reason = "the extension was not built: install a C compiler and Python's headers, then zramcore again"
+        reason = "the extension is missing or old: install a C compiler and Python's headers, then zramcore again"
     return NativeReport(
         reason,
         tuple(name for name, kind in catalogue.compressors.items() if _has_codec(kind)),
