@@ -53,7 +53,9 @@ class IdleOrder:
 
     def mark_older(self, cutoff: int, done: int) -> tuple[Array, Array]:
         """Mark pages in memory last accessed before `cutoff` (seconds), unmark the others; returns both."""
-        return self._move(int(np.searchsorted(self._seconds[:done], max(0, cutoff))), cutoff)
+        # of the array's own kind: for another, numpy converts the whole array
+        first = self._seconds.dtype.type(max(0, cutoff))
+        return self._move(int(np.searchsorted(self._seconds[:done], first)), cutoff)
 
     def _move(self, target: int, cutoff: int | None) -> tuple[Array, Array]:
         flags, start, end = self._table.flags, *sorted((self._cursor, target))
