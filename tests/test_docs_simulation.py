@@ -133,8 +133,8 @@ def test_what_the_page_says_of_the_comparison_is_so() -> None:
     assert min(good, key=lambda name: rereads[name]) == "adaptive"
     assert rereads["recompress"] == 0
     youngest, middle, oldest = (line for line in EXAMPLES[2][1].splitlines()[3:6])
-    assert int(middle.split()[-3]) / int(oldest.split()[-3]) == pytest.approx(3, rel=0.2)
-    assert float(oldest.split()[2].rstrip("M")) / float(middle.split()[2].rstrip("M")) == pytest.approx(2, rel=0.2)
+    assert int(oldest.split()[-3]) < int(middle.split()[-3]) / 3
+    assert float(oldest.split()[2].rstrip("M")) / float(middle.split()[2].rstrip("M")) == pytest.approx(1.7, rel=0.05)
     assert youngest.split()[1] == "age=20m"
 
 
