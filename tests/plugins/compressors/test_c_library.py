@@ -67,7 +67,7 @@ print(Zstd(CompressorParams()).native_codec())
     assert result.stdout == "None\n"
 
 
-@pytest.mark.skipif(zstd_library.find_functions() is None, reason="zstd's C functions were not built or not found")
+@pytest.mark.skipif(zstd_library.codec(3, 4096) is None, reason="zstd's C functions are not there, or forbidden")
 def test_contexts_end_with_their_threads() -> None:
     """A thousand threads that each pack and unpack a page leave no contexts behind: half a megabyte each, else."""
     code = """
