@@ -9,6 +9,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#define LEAST_PARTS 4 /* less is done before a worker would have woken up */
+
 static void crew_take_parts(Crew *crew, part_fn run, void *job, int parts)
 {
     int part;
@@ -91,7 +93,7 @@ void crew_stop(Crew *crew)
 /* Run parts 0 .. parts - 1 of a job, on up to `workers` threads besides the calling one; returns when all are done. */
 void crew_run(Crew *crew, int workers, part_fn run, void *job, int parts)
 {
-    bool alone = parts < 2 || workers < 1 || (crew->count && crew->owner != getpid());
+    bool alone = parts < LEAST_PARTS || workers < 1 || (crew->count && crew->owner != getpid());
     if (alone || pthread_mutex_trylock(&crew->busy)) { /* somebody else's job has the workers */
         for (int part = 0; part < parts; part++)
             run(job, part);
