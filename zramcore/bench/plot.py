@@ -38,9 +38,10 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
 
     timed = [row for row in rows if row.us_per_page is not None]
     panels = [list(group) for _, group in groupby(timed, key=lambda row: (row.work, row.request))]
-    height = max(1, -(-len(panels) // COLUMNS))
-    figure = Figure(figsize=(PANEL[0] * COLUMNS, PANEL[1] * height), layout="constrained")
-    axes = figure.subplots(height, COLUMNS, squeeze=False).flatten().tolist()
+    width = max(1, min(COLUMNS, len(panels)))
+    height = max(1, -(-len(panels) // width))
+    figure = Figure(figsize=(PANEL[0] * width, PANEL[1] * height), layout="constrained")
+    axes = figure.subplots(height, width, squeeze=False).flatten().tolist()
     for axis, panel in zip(axes, panels, strict=False):
         several = len({row.threads for row in panel}) > 1
         labels = [f"{row.side}, {row.threads} thr" if several else row.side for row in panel]
