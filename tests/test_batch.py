@@ -23,6 +23,15 @@ from zramcore_plugins.compressors import Lz4, Lz4hc
 PAGE = 4096
 HUGE_CLASS = 3625
 COMPRESS = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3, *[ctypes.c_int] * 3)
+REPLACE = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_uint32,
+    ctypes.c_uint64,
+    ctypes.c_uint64,
+    ctypes.POINTER(ctypes.c_uint64),
+)
 DECOMPRESS = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, *[ctypes.c_int] * 2)
 
 
@@ -51,9 +60,31 @@ class Rows:
         self.handles = np.zeros(count, np.uint64)
         self.positions = np.zeros(count + 1, np.uint64)
         self.memory = bytearray(8 + count * 2 * PAGE)
+        self.stored: list[tuple[bytes, int, int]] = []
+        """Object, limit and replaced handle of each call of the allocator; its answer is `says`."""
+        self.says = 0
+        self._replace = REPLACE(self._keep)
         self.pages = batch.Pages(
-            codec, PAGE, HUGE_CLASS, self.flags, self.handles, self.ac_times, self.positions, self.memory, workers, part
+            codec,
+            PAGE,
+            HUGE_CLASS,
+            self.flags,
+            self.handles,
+            self.ac_times,
+            self.positions,
+            self.memory,
+            workers,
+            part,
+            (ctypes.cast(self._replace, ctypes.c_void_p).value, 0x1234),
         )
+
+    def _keep(self, pool: int, data: int | None, size: int, limit: int, replaced: int, handle: Any) -> int:
+        assert pool == 0x1234
+        if not self.says:
+            self.stored.append((ctypes.string_at(data, size) if size else b"", limit, replaced))
+            if size:
+                handle[0] = 1000 + len(self.stored)
+        return self.says
 
     def compress(self, data: bytes) -> tuple[Any, Any, Any, Any]:
         count = len(data) // PAGE
@@ -248,9 +279,11 @@ def test_columns_must_agree(batch: ModuleType) -> None:
     codec = codec_of(batch)
     flags, handles, times = np.zeros(4, np.uint32), np.zeros(4, np.uint64), np.zeros(4, np.uint32)
     with pytest.raises(ValueError, match="columns differ"):
-        batch.Pages(codec, PAGE, HUGE_CLASS, flags, handles[:3].copy(), times, handles, bytearray(8), 0, 32)
+        batch.Pages(codec, PAGE, HUGE_CLASS, flags, handles[:3].copy(), times, handles, bytearray(8), 0, 32, (1, 1))
     with pytest.raises(ValueError, match="bad page size"):
-        batch.Pages(codec, 12, HUGE_CLASS, flags, handles, times, handles, bytearray(8), 0, 0)
+        batch.Pages(codec, 12, HUGE_CLASS, flags, handles, times, handles, bytearray(8), 0, 0, (1, 1))
+    with pytest.raises(ValueError, match="replace_one"):
+        batch.Pages(codec, PAGE, HUGE_CLASS, flags, handles, times, handles, bytearray(8), 0, 32, (0, 1))
     with pytest.raises(ValueError, match="two addresses"):
         batch.Codec(0, 1, 0, 0, 1, False)
 
@@ -295,6 +328,44 @@ def test_change_counts_what_the_counters_count(batch: ModuleType) -> None:
             batch.change(old, new, count)
 
 
+def test_a_page_written_alone_is_stored_and_given_its_row(rows: Rows) -> None:
+    kinds = make_pages(PAGE)
+    text, packed = kinds["text"], rows.pages.compress_page(kinds["text"])
+    write = rows.pages.write_page
+    assert write(5, text, 70, 9) == (0, len(packed), 0)
+    assert rows.stored == [(packed, 9, 0)]
+    assert (rows.flags[5], rows.handles[5], rows.ac_times[5]) == (len(packed), 1001, 70)
+    rows.flags[5] |= slot_table.IDLE | slot_table.PP_SLOT
+    assert write(5, kinds["structured"], 71, 0) == len(rows.stored[1][0]) - len(packed)
+    assert rows.stored[1][1:] == (0, 1001)
+    small = int(rows.flags[5])
+    assert write(5, kinds["random"], 72, 0) == (small, PAGE | slot_table.HUGE, 1002)
+    assert rows.stored[2] == (kinds["random"], 0, 1002)
+    assert write(5, b"\7" * PAGE, 73, 0) == (PAGE | slot_table.HUGE, slot_table.SAME, 1003)
+    assert rows.stored[3] == (b"", 0, 1003)
+    assert (rows.flags[5], rows.handles[5]) == (slot_table.SAME, int.from_bytes(b"\7" * 8, "little"))
+    rows.flags[5], rows.handles[5] = 90 | slot_table.WB, 44
+    assert write(5, text, 74, 0) == (90 | slot_table.WB, len(packed), 44)
+    assert rows.stored[4] == (packed, 0, 0)
+
+
+def test_a_page_that_cannot_be_stored_leaves_its_row(rows: Rows) -> None:
+    text = make_pages(PAGE)["text"]
+    rows.flags[3], rows.handles[3], rows.ac_times[3] = 50, 7, 1
+    rows.says = 1
+    assert rows.pages.write_page(3, text, 2, 0) is None
+    rows.says = -1
+    with pytest.raises(RuntimeError, match="handle 7 of page 3"):
+        rows.pages.write_page(3, text, 2, 0)
+    assert (rows.flags[3], rows.handles[3], rows.ac_times[3]) == (50, 7, 1)
+    for arguments in ((64, text, 0, 0), (-1, text, 0, 0)):
+        with pytest.raises(IndexError):
+            rows.pages.write_page(*arguments)
+    for page in (text[:-1], bytearray(text), None):
+        with pytest.raises(ValueError, match="one page"):
+            rows.pages.write_page(0, page, 0, 0)
+
+
 # Codecs that misbehave ------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +404,10 @@ def test_a_codec_that_fails_fails_the_batch(made_of: Callable[..., Rows], answer
     calls[:] = [()] * 19
     with pytest.raises(ValueError, match="could not be compressed"):
         rows.pages.compress_page(data[:PAGE])
+    calls[:] = [()] * 19
+    with pytest.raises(ValueError, match="could not be compressed"):
+        rows.pages.write_page(0, data[:PAGE], 0, 0)
+    assert not rows.flags.any()
     assert rows.pages.compress_page(data[:PAGE]) == data[:50]
     rows.pages.release()
 

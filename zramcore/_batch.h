@@ -22,7 +22,7 @@
 #define INCOMPRESSIBLE (1u << 22)
 #define PRIORITY_MASK (3u << 23)
 
-#define CALLS 1 /* native.BATCH_CALLS: raised whenever the calls change */
+#define CALLS 2 /* native.BATCH_CALLS: raised whenever the calls change */
 #define WORD 8
 #define UNSET UINT64_MAX /* a handle that was not given */
 
@@ -75,6 +75,8 @@ void crew_stop(Crew *crew);
 void crew_run(Crew *crew, int workers, part_fn run, void *job, int parts);
 
 /* _batch_pages.c: an initialised device. */
+typedef int (*replace_fn)(void *pool, const char *data, uint32_t size, uint64_t limit, uint64_t replaced, uint64_t *handle);
+
 typedef struct {
     PyObject_HEAD
     Codec *codec;
@@ -82,6 +84,8 @@ typedef struct {
     int huge_class_size;
     int workers;
     int part_pages;
+    replace_fn replace; /* Allocator.replace_one */
+    void *pool;
     Py_buffer flags, handles, ac_times, positions, memory;
     bool held;
     Py_ssize_t nr_slots, nr_positions;
@@ -114,6 +118,11 @@ static inline uint32_t *ac_times_of(Pages *self) { return self->ac_times.buf; }
 /* _batch_compress.c */
 PyObject *pages_compress(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *pages_compress_page(Pages *self, PyObject *page);
+bool same_filled(const char *page, int page_size, uint64_t *word);
+bool compress_small(Pages *self, const char *page, char **scratch, uint32_t *flags);
+
+/* _batch_write.c */
+PyObject *pages_write_page(Pages *self, PyObject *const *args, Py_ssize_t nargs);
 
 /* _batch_rows.c */
 PyObject *pages_prepare(Pages *self, PyObject *const *args, Py_ssize_t nargs);

@@ -2,7 +2,7 @@
 #include "_batch.h"
 
 /* The word that fills the page, if one does. A first word that differs from the last settles nearly every page. */
-static bool same_filled(const char *page, int page_size, uint64_t *word)
+bool same_filled(const char *page, int page_size, uint64_t *word)
 {
     uint64_t first, last;
     memcpy(&first, page, WORD);
@@ -163,10 +163,40 @@ PyObject *pages_compress(Pages *self, PyObject *const *args, Py_ssize_t nargs)
     return good ? Py_NewRef(Py_None) : NULL;
 }
 
+/*
+ * Compress one page with the GIL, giving it up only for a codec that takes long: its size and flags, and in `scratch`, which
+ * is to be freed, the bytes of an object that is not to be stored raw. The error is set when it fails.
+ */
+bool compress_small(Pages *self, const char *page, char **scratch, uint32_t *flags)
+{
+    Codec *codec = self->codec;
+    void *state = codec_state(codec);
+    char *out = *scratch = malloc((size_t)codec->most_bytes);
+    int size = 0;
+    if (!state || !out) {
+        free(state);
+        PyErr_NoMemory();
+        return false;
+    }
+    if (codec->quick) {
+        size = codec->compress(state, page, out, self->page_size, codec->most_bytes, codec->level);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        size = codec->compress(state, page, out, self->page_size, codec->most_bytes, codec->level);
+        Py_END_ALLOW_THREADS
+    }
+    free(state);
+    if (size <= 0 || size > codec->most_bytes) {
+        PyErr_SetString(PyExc_ValueError, "the page could not be compressed");
+        return false;
+    }
+    *flags = size < self->huge_class_size ? (uint32_t)size : (uint32_t)self->page_size | HUGE_PAGE;
+    return true;
+}
+
 /* compress_page(page) -> the word of a same-filled page (int), the compressed bytes, or None: store it raw */
 PyObject *pages_compress_page(Pages *self, PyObject *page)
 {
-    Codec *codec = self->codec;
     if (!PyBytes_CheckExact(page) || PyBytes_Size(page) != self->page_size) {
         PyErr_SetString(PyExc_ValueError, "compress_page takes one page, as bytes");
         return NULL;
@@ -175,29 +205,11 @@ PyObject *pages_compress_page(Pages *self, PyObject *page)
     uint64_t word;
     if (same_filled(data, self->page_size, &word))
         return PyLong_FromUnsignedLongLong(word);
-    void *state = codec_state(codec);
-    char *out = malloc((size_t)codec->most_bytes);
+    char *scratch = NULL;
+    uint32_t flags;
     PyObject *packed = NULL;
-    int size = 0;
-    if (!state || !out) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    if (codec->quick) {
-        size = codec->compress(state, data, out, self->page_size, codec->most_bytes, codec->level);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        size = codec->compress(state, data, out, self->page_size, codec->most_bytes, codec->level);
-        Py_END_ALLOW_THREADS
-    }
-    if (size <= 0 || size > codec->most_bytes)
-        PyErr_SetString(PyExc_ValueError, "the page could not be compressed");
-    else if (size >= self->huge_class_size)
-        packed = Py_NewRef(Py_None);
-    else
-        packed = PyBytes_FromStringAndSize(out, size);
-done:
-    free(state);
-    free(out);
+    if (compress_small(self, data, &scratch, &flags))
+        packed = flags & HUGE_PAGE ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(scratch, flags & SIZE_MASK);
+    free(scratch);
     return packed;
 }

@@ -20,20 +20,21 @@ static void pages_let_go(Pages *self)
 static int pages_init(Pages *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"codec",     "page_size", "huge_class_size", "flags",   "handles",
-                            "ac_times", "positions", "memory",          "workers", "part_pages", NULL};
+                            "ac_times", "positions", "memory",          "workers", "part_pages", "replace_one", NULL};
     PyObject *codec, *columns[5];
+    unsigned long long replace, pool;
     Py_buffer *views[5] = {&self->flags, &self->handles, &self->ac_times, &self->positions, &self->memory};
     if (self->codec) {
         PyErr_SetString(PyExc_TypeError, "Pages is made once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iiOOOOOii", names, codec_type, &codec, &self->page_size,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iiOOOOOii(KK)", names, codec_type, &codec, &self->page_size,
                                      &self->huge_class_size, &columns[0], &columns[1], &columns[2], &columns[3],
-                                     &columns[4], &self->workers, &self->part_pages))
+                                     &columns[4], &self->workers, &self->part_pages, &replace, &pool))
         return -1;
     if (self->page_size < WORD || self->page_size % WORD || (uint32_t)self->page_size > SIZE_MASK ||
-        self->huge_class_size < 1 || self->workers < 0 || self->part_pages < 1) {
-        PyErr_SetString(PyExc_ValueError, "bad page size, huge class size, workers or part");
+        self->huge_class_size < 1 || self->workers < 0 || self->part_pages < 1 || !replace) {
+        PyErr_SetString(PyExc_ValueError, "bad page size, huge class size, workers, part or replace_one");
         return -1;
     }
     for (int i = 0; i < 5; i++) {
@@ -44,6 +45,8 @@ static int pages_init(Pages *self, PyObject *args, PyObject *kwargs)
         }
     }
     self->held = true;
+    self->replace = (replace_fn)(uintptr_t)replace;
+    self->pool = (void *)(uintptr_t)pool;
     self->nr_slots = self->flags.len / 4;
     self->nr_positions = self->positions.len / 8;
     if (self->handles.len / 8 != self->nr_slots || self->ac_times.len / 4 != self->nr_slots) {
@@ -182,13 +185,16 @@ static PyMethodDef pages_methods[] = {
     {"commit", (PyCFunction)(void (*)(void))pages_commit, METH_FASTCALL,
      "commit(slots, blocks, written, kept, handles, keep_sizes): give slots that are written and have their token their "
      "blocks; `kept` says which, `handles` begins with what to free; returns how many, bytes of their objects, huge ones."},
+    {"write_page", (PyCFunction)(void (*)(void))pages_write_page, METH_FASTCALL,
+     "write_page(index, page, now, limit_pages): give a row a page; returns the change of compr_data_size when nothing else "
+     "is to be counted, else (flags before, flags now, handle before); None for ENOMEM."},
     {"release", (PyCFunction)pages_release, METH_NOARGS, "release(): end the workers, let go of all buffers."},
     {0},
 };
 
 static PyType_Slot pages_slots[] = {
     {Py_tp_doc, "Pages(codec, page_size, huge_class_size, flags, handles, ac_times, positions, memory, workers, "
-                "part_pages): the rows and the arena of a device. The caller holds the locks of the rows it names."},
+                "part_pages, replace_one): the rows and the arena of a device. The caller holds the locks of the rows it names."},
     {Py_tp_new, PyType_GenericNew},
     {Py_tp_init, pages_init},
     {Py_tp_dealloc, pages_dealloc},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .interfaces import Allocator, Buffer, NativeCodec
 from .native import load_batch
 from .one_page import PageReader, PageWriter
 from .readpath import Sink
-from .slot_table import HUGE, LOCK_MASK, LOCK_SHIFT, PRIORITY_MASK, SAME, SIZE_MASK, WB, Column
+from .slot_table import CHUNK_SHIFT, HUGE, LOCK_MASK, LOCK_SHIFT, PRIORITY_MASK, SIZE_MASK, WB, Column
 from .zcomp import PRIMARY
 
 ELSEWHERE = WB | PRIORITY_MASK
@@ -50,6 +51,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def has_compiled_forms(allocator: Allocator) -> bool:
+    """Whether an allocator has all that the compiled path needs of one."""
+    return allocator.arena is not None and allocator.store_packed is not None and allocator.replace_one is not None
+
+
 def data_path(workers: int, **parts: Any) -> DataPath:
     """The data path of a device made of these `parts`, compiled where all that it needs is there.
 
@@ -57,7 +63,7 @@ def data_path(workers: int, **parts: Any) -> DataPath:
     """
     allocator: Allocator = parts["allocator"]
     path: DataPath
-    if load_batch() is None or allocator.arena is None or allocator.store_packed is None:
+    if load_batch() is None or not has_compiled_forms(allocator):
         path = DataPath(**parts)
     else:
         codec = parts["zcomp"].native_codec()
@@ -73,9 +79,10 @@ class BatchPath(DataPath):
 
     def __init__(self, codec: NativeCodec, **parts: Any) -> None:
         super().__init__(**parts)
-        batch, arena, store_packed = load_batch(), self.allocator.arena, self.allocator.store_packed
-        if batch is None or arena is None or store_packed is None:
-            raise ValueError("the compiled batch path needs its extension, an arena and store_packed")
+        batch, arena = load_batch(), self.allocator.arena
+        store_packed, replace_one = self.allocator.store_packed, self.allocator.replace_one
+        if batch is None or arena is None or store_packed is None or replace_one is None:
+            raise ValueError("the compiled batch path needs its extension, and an allocator with compiled forms")
         self._store_packed = store_packed
         self._change = batch.change
         self._stride = max(codec.most_bytes, self.page_size)
@@ -93,6 +100,7 @@ class BatchPath(DataPath):
             memory,
             0,
             max(1, (PART_BYTES if codec.quick else SLOW_PART_BYTES) // self.page_size),
+            replace_one,
         )
         self.read_page = batch_page_reader(self)
         self.write_page = batch_page_writer(self)
@@ -250,6 +258,14 @@ class BatchPath(DataPath):
         if old_handles is not None and self.backing is not None:
             self.backing.release_many(old_handles[:done][(scratch.old_flags[:done] & WB) != 0].tolist())
 
+    def settle_page(self, old: int, new: int, old_handle: int) -> None:
+        """Count a row whose flags changed from `old` to `new`, and give back the block that it had."""
+        with self.stats.lock:
+            self.stats.compr_data_size += (new & SIZE_MASK) - (0 if old & WB else old & SIZE_MASK)
+            self.stats.count_page(old, new)
+        if old & WB and self.backing is not None:
+            self.backing.release(old_handle)
+
     def close(self) -> None:
         with self.table.lock_all():
             self.closed = True
@@ -282,28 +298,34 @@ def batch_page_reader(path: BatchPath) -> PageReader:
 
 
 def batch_page_writer(path: BatchPath) -> PageWriter:
-    """`one_page.page_writer` in compiled code."""
-    locks, commit_one, compress_one = path.table.locks, path.commit_one, path.pages.compress_page
-    zcomp, stats, page_size = path.zcomp, path.stats, path.page_size
-    shift, within, end = page_size.bit_length() - 1, page_size - 1, path.table.nr_slots * page_size
-    huge = page_size | HUGE
+    """`one_page.page_writer` in compiled code: compressed, stored and committed in one call, under the slot's lock."""
+    table, zcomp, clock, stats, write_one = path.table, path.zcomp, path.clock, path.stats, path.pages.write_page
+    locks, touched, stats_lock, page_size = table.locks, table.touched, stats.lock, path.page_size
+    shift, within, end = page_size.bit_length() - 1, page_size - 1, table.nr_slots * page_size
 
     def write(offset: int, page: Any) -> bool:
         if type(page) is not bytes or len(page) != page_size or offset & within or not 0 <= offset < end:
             return False
         index = offset >> shift
         stats.page_writes += 1
-        try:
-            data = compress_one(page)
-        except ValueError as error:
-            raise zcomp.fault(PRIMARY, error) from error
+        if monotonic() >= clock.until:
+            clock.refresh()
         with locks[index >> LOCK_SHIFT & LOCK_MASK]:
-            if data is None:
-                commit_one(index, page, huge, 0)
-            elif type(data) is bytes:
-                commit_one(index, data, len(data), 0)
+            touched[index >> CHUNK_SHIFT] = 1
+            try:
+                change = write_one(index, page, clock.seconds, path.limit_pages)
+            except ValueError as error:
+                path.check_open()
+                raise zcomp.fault(PRIMARY, error) from error
+            except RuntimeError as error:
+                raise path.allocator_fault(error) from error
+            if type(change) is int:
+                with stats_lock:
+                    stats.compr_data_size += change
+            elif change is None:
+                raise NoMemory("no memory for the page", hint="raise mem_limit, or write pages back")
             else:
-                commit_one(index, None, SAME, data)
+                path.settle_page(*change)
         return True
 
     return write

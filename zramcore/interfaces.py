@@ -163,6 +163,12 @@ class Allocator(abc.ABC):
     positions are done, fewer than there are for ENOMEM. Bad arguments raise InvalidValue (EINVAL) or NoSpace (ENOSPC),
     and nothing has changed then. No signal handler runs in the middle. Nothing may change the buffers meanwhile."""
 
+    replace_one: tuple[int, int] | None = None
+    """Optional, beside `store_packed`: addresses of a C function and of what it gets as `pool`. ``int replace(void
+    *pool, const char *data, uint32_t size, uint64_t limit_pages, uint64_t replaced, uint64_t *handle)`` is `store` of a
+    single object (size 0: nothing to store, `handle` is left alone), called with the GIL, which it may give up and take
+    back. It returns 0, 1 for ENOMEM, or -1 for a handle or size that cannot be; then nothing has changed."""
+
     peak_pages: int = 0
     pages_compacted: int = 0
     """Pages that all calls of `compact` have freed."""

@@ -20,7 +20,7 @@ def pure() -> bool:
     return bool(os.environ.get(PURE_VARIABLE))
 
 
-BATCH_CALLS = 1
+BATCH_CALLS = 2
 """Version of what `_batch` offers; raised, in _batch.h too, whenever its calls change."""
 
 

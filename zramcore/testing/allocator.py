@@ -20,6 +20,7 @@ import pytest
 from ..errors import InvalidValue, NoMemory, NoSpace, ZramError
 from ..interfaces import API_VERSION, Allocator, Buffer
 from .packed import PackedStoreConformance
+from .replaced import ReplaceOneConformance
 
 
 def content(seed: int, size: int) -> bytes:
@@ -27,7 +28,7 @@ def content(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-class AllocatorConformance(PackedStoreConformance):
+class AllocatorConformance(PackedStoreConformance, ReplaceOneConformance):
     """Everything the device relies on. A subclass gives `make`."""
 
     page_sizes: ClassVar[tuple[int, ...]] = (4096, 16384, 65536)

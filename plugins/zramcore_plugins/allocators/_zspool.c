@@ -161,6 +161,29 @@ static PyObject *pool_store_one(Pool *self, PyObject *const *args, Py_ssize_t co
     return error == ZS_BAD_SIZE ? NULL : PyLong_FromUnsignedLongLong(handle);
 }
 
+/* `Allocator.replace_one`: called from C, with the GIL. */
+static int replace_one(void *pool, const char *data, uint32_t size, uint64_t limit, uint64_t replaced, uint64_t *handle)
+{
+    Pool *self = pool;
+    enum zs_error error = ZS_OK;
+    PyThreadState *saved = lock_pool(self, true);
+    if (replaced && !zs_position(&self->core, replaced))
+        error = ZS_BAD_HANDLE;
+    if (!error && size)
+        error = zs_place(&self->core, data, size, &limit, handle);
+    if (!error && replaced)
+        error = zs_free(&self->core, replaced);
+    bool waits = trim_waits(self);
+    unlock_pool(self, saved);
+    settle(self, waits);
+    return error == ZS_OK ? 0 : error == ZS_BAD_HANDLE || error == ZS_BAD_SIZE ? -1 : 1;
+}
+
+static PyObject *get_replace_one(Pool *self, void *Py_UNUSED(closure))
+{
+    return Py_BuildValue("KK", (unsigned long long)(uintptr_t)replace_one, (unsigned long long)(uintptr_t)self);
+}
+
 /* The pool as a whole --------------------------------------------------------------------------------------------- */
 
 static PyObject *pool_compact(Pool *self, PyObject *Py_UNUSED(ignored))
@@ -256,6 +279,7 @@ static int set_peak_pages(Pool *self, PyObject *value, void *Py_UNUSED(ignored))
 static PyGetSetDef pool_counters[] = {
     { "pages_used", get_counter, NULL, "Pages the pool holds now.", COUNTER(pages_used) },
     { "peak_pages", get_counter, (setter)set_peak_pages, "The most pages that store saw.", COUNTER(peak_pages) },
+    { "replace_one", (getter)get_replace_one, NULL, "See Allocator.replace_one.", NULL },
     { "pages_compacted", get_counter, NULL, "Pages that compact freed.", COUNTER(pages_compacted) },
     { 0 },
 };

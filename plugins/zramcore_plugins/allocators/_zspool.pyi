@@ -11,6 +11,7 @@ class Pool:
     peak_pages: int
     pages_compacted: int
     store_packed: Callable[..., int] | None
+    replace_one: tuple[int, int] | None
 
     def __init__(
         self,
