@@ -48,7 +48,7 @@ class ReplaceOneConformance:
         raise NotImplementedError
 
     def test_replacing_one_is_storing_one(self) -> None:
-        """Sizes, limits and replacements at random: as many pages, handles that hold the same bytes, the same ENOMEM."""
+        """Sizes, limits, replacements at random: as many pages, handles that hold the same bytes, the same ENOMEM."""
         for page_size in self.page_sizes:
             one, other = self.make(page_size, 400), self.make(page_size, 400)
             replace, source = ReplaceOne(one), random.Random(page_size)
