@@ -23,8 +23,8 @@ from .address_space import give_back, reserve_arena
 from .size_classes import CHAIN_SIZE
 
 MADV_POPULATE_WRITE = 23
-TRIM_PAGES = 1024
-"""Dirty pages that may wait for `trim`: 4 MiB. One madvise costs some 5 us, so it must not be called per page; with
+TRIM_PAGES = 512
+"""Dirty pages that may wait for `trim`: 2 MiB. One madvise costs some 5 us, so it must not be called per page; with
 1 MiB, requests of 1 MiB over other data took 2 % longer, and a tenth of their pages were faulted in again."""
 POPULATE_BYTES = 128 << 10
 """The arena grows by this much at once: faulting pages in one by one costs twice as much (Linux 5.14 and later)."""

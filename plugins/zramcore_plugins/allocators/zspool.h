@@ -22,7 +22,7 @@
 #define NR_GROUPS 12        /* fullness groups: 0 empty, 1..10 partly in use, 11 full */
 #define FULL_GROUP (NR_GROUPS - 1)
 #define MAX_CLASSES 512
-#define TRIM_PAGES 1024     /* dirty pages that may wait for arena_trim: one madvise costs some 5 us */
+#define TRIM_PAGES 512      /* dirty pages that may wait for arena_trim: one madvise costs some 5 us */
 #define POPULATE_BYTES (128u << 10)
 #define CHAINED (UINT64_C(1) << 63)
 
