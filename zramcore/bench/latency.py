@@ -73,7 +73,7 @@ class Users:
         plan = [(chance.randrange(self.pages) * PAGE, chance.choice(self.data.pages)) for _ in range(TURN)]
         pread, pwrite, stopped = self.device.pread, self.device.pwrite, stop.is_set
         start.wait()
-        while not stopped():
+        while True:  # a request each at least: a short pass may be over before a thread gets its turn
             for offset, page in plan:
                 began = perf_counter()
                 pread(offset, PAGE)
