@@ -82,15 +82,20 @@ def disk() -> Callable[[], FaultyDriver]:
     return lambda: FaultyDriver.named("disk")
 
 
-@pytest.fixture
-def zram0() -> Iterator[KernelDevice]:
-    """The machine's own zram0, reset before and after; skipped where it is missing, in use or not ours to use."""
+def own_zram0() -> KernelDevice:
+    """The machine's own zram0; the test is skipped where it is missing or not ours to use."""
     control = KernelControl()
     if "zram0" not in control.names():
         pytest.skip("this kernel has no zram0")
     if os.geteuid() != 0:
         pytest.skip("zram0 needs root")
-    device = control.target("zram0")
+    return control.target("zram0")
+
+
+@pytest.fixture
+def zram0() -> Iterator[KernelDevice]:
+    """The machine's own zram0, reset before and after; skipped where it is missing, in use or not ours to use."""
+    device = own_zram0()
     if device.initialized or kernel._is_open(kernel.SYSFS, "zram0"):
         pytest.skip("zram0 is in use")
     try:
@@ -195,12 +200,7 @@ def rogue(catalogue: Catalogue) -> Rogue:
 @pytest.fixture
 def free_zram0() -> Iterator[KernelDevice]:
     """The machine's zram0, which nobody uses before and must not be in use after; skipped where that cannot be."""
-    control = KernelControl()
-    if "zram0" not in control.names():
-        pytest.skip("this kernel has no zram0")
-    if os.geteuid() != 0:
-        pytest.skip("zram0 needs root")
-    device = control.target("zram0")
+    device = own_zram0()
     if device.initialized:
         pytest.skip("zram0 is in use")
     yield device

@@ -16,7 +16,7 @@ from zramcore import attributes, batch_path
 from zramcore.batch_path import BatchPath
 from zramcore.device import Device
 from zramcore.errors import NoSpace, PluginFault, ZramError
-from zramcore.interfaces import Catalogue, NativeCodec
+from zramcore.interfaces import Catalogue, CompressorParams, NativeCodec
 from zramcore.native import load_batch
 from zramcore.slot_table import SIZE_MASK
 from zramcore.testing.inspection import check_consistent, snapshot, stat
@@ -173,7 +173,7 @@ class Failing:
     """A catalogue with lz4 whose C function fails for pages that begin with `bad`."""
 
     def __init__(self, catalogue: Catalogue, bad: bytes) -> None:
-        real = Lz4(replace_params()).native_codec()
+        real = Lz4(CompressorParams()).native_codec()
         assert real is not None
         work = COMPRESS(real.compress)
 
@@ -191,12 +191,6 @@ class Failing:
                 return codec
 
         self.catalogue = replace(catalogue, compressors={"lz4": Codec})
-
-
-def replace_params() -> Any:
-    from zramcore.interfaces import CompressorParams
-
-    return CompressorParams()
 
 
 def test_a_codec_that_fails_keeps_the_old_data(device: DeviceFactory, catalogue: Catalogue) -> None:

@@ -66,7 +66,7 @@ def report(catalogue: Catalogue) -> NativeReport:
     return NativeReport(
         reason,
         tuple(name for name, kind in catalogue.compressors.items() if _has_codec(kind)),
-        tuple(name for name, kind in catalogue.allocators.items() if kind.store_packed is not None),
+        tuple(name for name, kind in catalogue.allocators.items() if kind.store_packed and kind.replace_one),
     )
 
 

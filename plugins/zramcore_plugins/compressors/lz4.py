@@ -134,4 +134,4 @@ class Lz4(Compressor):
         if self.params.dictionary is not None:
             return None
         names = ("LZ4_compress_fast_extState", "LZ4_sizeofState")
-        return block_codec(*names, self._acceleration, self.params.page_size, quick=True)
+        return block_codec(*names, self._acceleration, self.params.page_size, quick=self.params.page_size == 4096)

@@ -103,7 +103,7 @@ class Lzo(Compressor):
             decompress=codec.decompress,
             most_bytes=codec.most_bytes(self.params.page_size),
             state_size=codec.state_size,
-            quick=True,
+            quick=self.params.page_size == 4096,
             library=codec,
         )
 
