@@ -117,6 +117,10 @@ def _mem_limit_store(device: Device, text: str) -> None:
     device.set_mem_limit((size + device.page_size - 1) // device.page_size)
 
 
+def _mem_limit_wait_store(device: Device, text: str) -> None:
+    device.room.set_wait(_strict(kstrtouint, text))
+
+
 def _mem_used_max_store(device: Device, text: str) -> None:
     if _strict(kstrtoull, text):
         raise InvalidValue("mem_used_max takes only 0", hint="0 sets the maximum to what is used now")
@@ -132,7 +136,7 @@ def _mm_stat_show(device: Device) -> str:
     size = device.page_size
     return (
         f"{stats.pages_stored * size:8d} {stats.compr_data_size:8d} {used * size:8d} "
-        f"{device.mem_limit_pages * size:8d} {peak * size:8d} {stats.same_pages:8d} {compacted:8d} "
+        f"{device.room.limit_pages * size:8d} {peak * size:8d} {stats.same_pages:8d} {compacted:8d} "
         f"{stats.huge_pages:8d} {stats.huge_pages_since:8d}\n"
     )
 
@@ -315,6 +319,9 @@ _TABLE = (
     Attribute("workers", lambda d: f"{d.workers}\n", _workers_store, "-",
               "Threads that a large request may use, its own included: 1 to 1024; the cores of this process at first."),
     Attribute("mem_limit", None, _mem_limit_store, "3.18", "Bytes the pool may use, rounded up to a page; 0: any."),
+    Attribute("mem_limit_wait", lambda d: f"{d.room.wait_ms}\n", _mem_limit_wait_store, "-",
+              "How long a write waits at mem_limit while no page is written back, in ms; 0: it fails at once, as in "
+              "the kernel."),
     Attribute("mem_used_max", None, _mem_used_max_store, "3.18", "0 sets the maximum in mm_stat to what is used now."),
     Attribute("compact", None, _compact_store, "4.1", "Any text compacts the pool."),
     Attribute("backing_dev", _backing_dev_show, lambda d, text: d.set_backing(_line(text)), "4.14",

@@ -160,14 +160,12 @@ class BatchPath(DataPath):
             raise self.zcomp.fault(PRIMARY, error) from error
         return (data, len(data)) if isinstance(data, bytes) else (page, self.page_size | HUGE)
 
-    def write_pages(self, first: int, data: memoryview) -> None:
+    def write_pages(self, first: int, data: memoryview) -> int:
         count = len(data) // self.page_size
         with self._compressed(data, count) as scratch, self.table.lock_range(first, count):
             self.check_open()
             self.table.touch(first, count)
-            done = self._commit_batch(first, slice(first, first + count), count, scratch)
-        if done < count:
-            raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
+            return self._commit_batch(first, slice(first, first + count), count, scratch)
 
     def write_scattered(self, offsets: Sequence[int], pages: Sequence[Buffer]) -> int:
         """As DataPath's. A place that is named twice makes it one write after the other."""

@@ -59,6 +59,13 @@ class Target:
             attributes.store(self.device, attribute, value, self.table)
 
 
+    def watch_memory(self, owner: object, size: int | None, tell: Callable[[], None]) -> None:
+        """Have `tell` called, once, when the pool becomes larger than `size` bytes or a write meets mem_limit; None:
+        not any more. See `MemoryRoom.watch`."""
+        pages = None if size is None else size // self.device.page_size
+        self.device.room.watch(owner, pages, tell)
+
+
 class Control:
     """Devices by id, as /sys/class/zram-control keeps them. Thread-safe."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import samefill
-from .errors import NoMemory, ZramError
+from .errors import ZramError
 from .interfaces import Buffer
 from .one_page import PageCommitter, PageWriter, page_committer, page_writer
 from .readpath import ReadPath
@@ -69,8 +69,9 @@ class DataPath(ReadPath):
         except Exception as error:
             raise self.allocator_fault(error) from error
 
-    def write_pages(self, first: int, data: memoryview) -> None:
-        """Write whole pages. Like a bio of the kernel, pages before one that fails stay written."""
+    def write_pages(self, first: int, data: memoryview) -> int:
+        """Write whole pages; returns how many are written, in order. Fewer than given: the pool had no room for the
+        next one. Pages before one that fails in another way stay written too, as of a bio of the kernel."""
         page_size = self.page_size
         count = len(data) // page_size
         same, words = samefill.same_words(data, page_size)
@@ -93,9 +94,7 @@ class DataPath(ReadPath):
             flags[:] = sizes
         with self.table.lock_range(first, count):
             self.check_open()
-            done = self._commit(first, objects, flags, same, words)
-        if done < count:
-            raise NoMemory(f"no memory for page {first + done}", hint="raise mem_limit, or write pages back")
+            return self._commit(first, objects, flags, same, words)
 
     def write_scattered(self, offsets: Sequence[int], pages: Sequence[Buffer]) -> int:
         """Write single pages, each at its own byte offset. Returns how many, in order, are written: fewer when the next

@@ -17,8 +17,9 @@ from .batch_path import data_path, usable_cores
 from .budget import WriteBudget
 from .datapath import DataPath
 from .device_file import DeviceFile
-from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoSpace, PluginFault, ZramError
+from .errors import DeviceBusy, DeviceIOError, InvalidValue, NoMemory, NoSpace, PluginFault, ZramError
 from .interfaces import Allocator, Buffer, Catalogue
+from .memory_room import MemoryRoom
 from .slot_table import SlotTable
 from .stats import Stats
 from .zcomp import ZcompConfig
@@ -77,7 +78,6 @@ class Device:
         self.budget = WriteBudget()
         self.writeback_batch_size = DEFAULT_BATCH_SIZE
         self.compressed_writeback = False
-        self.mem_limit_pages = 0
         self.workers = usable_cores()
         """Threads that a large request may use, its own included."""
         self.preview = ""
@@ -91,7 +91,8 @@ class Device:
         """Taken for a pass together with the limit that is set for it, before `pass_lock`: a policy's round and a pass
         that somebody asks for follow each other, and neither meets the other's limit."""
         self.stop_pass = threading.Event()
-        """While set, a running pass ends after the batch it is at, with EINTR."""
+        """While set, a running pass ends after the batch it is at, with EINTR, and no write waits for memory."""
+        self.room = MemoryRoom(self.stop_pass.is_set)
         self._shift = page_size.bit_length() - 1
         self._mask = page_size - 1
         self._default_allocator = next(iter(catalogue.allocators), "")
@@ -136,9 +137,7 @@ class Device:
     def set_mem_limit(self, pages: int) -> None:
         """Let the pool use at most `pages` pages of the device's size; 0: no limit. Takes effect at once."""
         with self.init_lock:
-            self.mem_limit_pages = pages
-            if self.path is not None:
-                self.path.limit_pages = pages
+            self.room.set_limit(pages)
 
     def set_workers(self, workers: int) -> None:
         """Let a large request use this many threads, its own included. Takes effect at once."""
@@ -172,7 +171,7 @@ class Device:
                 stats=self.stats,
                 clock=AccessClock(self.clock),
             )
-            path.limit_pages = self.mem_limit_pages
+            self.room.serve(path)
             self.disksize = nr_pages << self._shift
             self.path = path
         self.notify("device_initialized", device=self.name, disksize=self.disksize)
@@ -213,7 +212,7 @@ class Device:
             backing, self.backing = self.backing, None
             self.disksize = 0
             self.stats = Stats()
-            self.mem_limit_pages = 0
+            self.room.serve(None)
             self.preview = ""
             self.zcomp.forget()
             self.allocator_name = self._default_allocator
@@ -299,6 +298,8 @@ class Device:
             try:
                 if path.write_page(offset, buffer):
                     return self.page_size
+            except NoMemory:
+                return self._store(path, [(offset >> self._shift, 0, 1, self.page_size)], memoryview(buffer))
             except ZramError as error:
                 raise self._failed_write(error) from error
         data = memoryview(buffer).cast("B")
@@ -308,17 +309,7 @@ class Device:
         if path is None or (not pieces and len(data)):
             raise NoSpace(f"a write at {offset} of a device of {self.disksize} bytes", hint="set disksize first")
         self.stats.write_requests += 1
-        done = 0
-        try:
-            for index, start, count, span in pieces:
-                part = data[done : done + span]
-                if span != count << self._shift:
-                    path.write_partial(index, start, part)
-                else:
-                    path.write_pages(index, part)
-                done += span
-        except ZramError as error:
-            raise self._failed_write(error) from error
+        done = self._store(path, pieces, data)
         self.stats.write_sectors += done >> 9
         return done
 
@@ -348,12 +339,8 @@ class Device:
         DeviceIOError (EIO) when a partial page could not be stored."""
         path = self._whole_range(offset, length)
         self.discard(offset, length)
-        try:
-            for index, start, count, span in self._pieces(offset, length):
-                if span != count << self._shift:
-                    path.write_partial(index, start, memoryview(bytes(span)))
-        except ZramError as error:
-            raise self._failed_write(error) from error
+        partial = [piece for piece in self._pieces(offset, length) if piece[3] != piece[2] << self._shift]
+        self._store(path, partial, memoryview(bytes(sum(span for *_, span in partial))))
 
     def flush(self) -> None:
         """Return when everything written back is on stable storage. Raises DeviceIOError (EIO)."""
@@ -377,6 +364,46 @@ class Device:
             pieces.append((index, start, count or 1, span))
             offset += span
         return pieces
+
+    def _store(self, path: DataPath, pieces: Sequence[tuple[int, int, int, int]], data: memoryview) -> int:
+        """Write pieces of a request, each as soon as there is memory for it; returns their bytes. Raises ZramError."""
+        done = 0
+        try:
+            for index, start, count, span in pieces:
+                part = data[done : done + span]
+                if span == count << self._shift:
+                    self._store_pages(path, index, part)
+                else:
+                    self._store_partial(path, index, start, part)
+                done += span
+        except ZramError as error:
+            raise self._failed_write(error) from error
+        return done
+
+    def _store_pages(self, path: DataPath, index: int, data: memoryview) -> None:
+        since: float | None = None
+        while True:
+            done = path.write_pages(index, data)
+            index += done
+            data = data[done << self._shift :]
+            if not data:
+                return
+            since = self._make_room(path, index, len(data) >> self._shift, since)
+
+    def _store_partial(self, path: DataPath, index: int, start: int, data: memoryview) -> None:
+        since: float | None = None
+        while True:
+            try:
+                return path.write_partial(index, start, data)
+            except NoMemory:
+                since = self._make_room(path, index, 1, since)
+
+    def _make_room(self, path: DataPath, index: int, wanted: int, since: float | None) -> float:
+        """`MemoryRoom.make` for page `index` and those after it. Raises NoMemory (ENOMEM)."""
+        since = self.room.make(path, wanted, since)
+        if since is None:
+            raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
+        return since
 
     def _busy(self) -> DeviceBusy:
         return DeviceBusy(f"{self.name} is open {self.holders} times", hint="close it, detach it or swapoff first")

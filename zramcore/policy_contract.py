@@ -32,12 +32,14 @@ def can(target: PolicyTarget, capability: str) -> bool:
 @dataclass(frozen=True)
 class Tick:
     """What a policy decided: attribute writes to make now, in order; seconds until it wants the next tick; why; the
-    units of 4 KiB that its writebacks may write together (None: any number)."""
+    units of 4 KiB that its writebacks may write together (None: any number); bytes of mem_used_total above which it
+    wants the next tick at once (None: it only waits). Only a zramcore device tells: on others time alone counts."""
 
     writes: Sequence[tuple[str, str]] = ()
     next_in: float = 60.0
     reason: str = ""
     budget: int | None = None
+    wake_above: int | None = None
 
 
 class WritebackPolicy(abc.ABC):

@@ -67,10 +67,19 @@ class _Job:
         self.target = target
         self.policy = policy
         self.due = due
+        self.soonest = due
+        """No tick before this, woken or not."""
         self.daily = daily
         self.label = label
+        self.woken = False
+        """Whether the target has grown beyond what the policy asked to be woken for."""
         self.key = f"{label} {policy.name}"
         self.failures = 0
+
+    @property
+    def wanted(self) -> float:
+        """When the next tick is to be: earlier than it was asked for when the policy is woken."""
+        return min(self.soonest, self.due) if self.woken else self.due
 
 
 class Scheduler:
@@ -96,6 +105,8 @@ class Scheduler:
         self._jobs: list[_Job] = []
         self._state = state
         self._stop = threading.Event()
+        self._alarm = threading.Event()
+        """Set when the thread should look: a policy was woken, or it is to stop."""
         self._thread: threading.Thread | None = None
 
     def add(
@@ -133,12 +144,12 @@ class Scheduler:
     @property
     def next_due(self) -> float | None:
         """When the next tick is due, by the clock; None without policies."""
-        return min((job.due for job in self._jobs), default=None)
+        return min((job.wanted for job in self._jobs), default=None)
 
     def run_due(self) -> list[Report]:
         """One round: tick every policy that is due now once, earliest first, in the order of `add` at the same time."""
         now = self.clock.now()
-        due = sorted((job for job in self._jobs if job.due <= now), key=lambda job: job.due)
+        due = sorted((job for job in self._jobs if job.wanted <= now), key=lambda job: job.wanted)
         reports = []
         for job in due:
             if self._stop.is_set():
@@ -151,13 +162,16 @@ class Scheduler:
     def run(self, until: float | None = None) -> None:
         """Tick policies as they fall due until `stop`, or until the clock reads `until`."""
         while not self._stop.is_set():
+            self._alarm.clear()
             self.run_due()
             due, now = self.next_due, self.clock.now()
             wake = min((at for at in (due, until) if at is not None), default=math.inf)
             if until is not None and now >= until:
                 break
-            if wake > now and self.clock.wait(self._stop, wake - now):
-                break
+            if wake > now and not self._stop.is_set():
+                self.clock.wait(self._alarm, wake - now)
+        for job in self._jobs:
+            self._watch(job, None)
         self._look_a_last_time()
 
     def start(self) -> None:
@@ -173,6 +187,7 @@ class Scheduler:
         Waits `timeout` seconds for it at most (None: as long as it takes). Harmless when nothing runs.
         """
         self._stop.set()
+        self._alarm.set()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return thread is None
@@ -208,13 +223,15 @@ class Scheduler:
 
     def _run(self, job: _Job) -> Report:
         now = self.clock.now()
+        job.woken = False
+        wake_above: int | None = None
         results: list[WriteResult] = []
         reason, error, next_in = "", "", 0.0
         memory, device = _figures(job.target)
         try:
             tick = _checked(job.policy, job.policy.tick(job.target, now))
             reason, next_in = tick.reason, max(tick.next_in, MIN_INTERVAL)
-            budget = tick.budget
+            budget, wake_above = tick.budget, tick.wake_above
             for attribute, value in tick.writes:
                 if self._stop.is_set():
                     break
@@ -240,11 +257,23 @@ class Scheduler:
             now = self.clock.now()  # a failing pass may have taken long: the wait starts when it ended
         else:
             job.failures = 0
-        job.due = now + next_in
+        job.due, job.soonest = now + next_in, self.clock.now() + MIN_INTERVAL
+        self._watch(job, None if error else wake_above)
         freed, written_back = _difference(job.target, memory, device)
         report = Report(job.label, job.policy.name, now, reason, tuple(results), freed, written_back, next_in, error)
         self._publish(report)
         return report
+
+    def _watch(self, job: _Job, size: int | None) -> None:
+        """Have the job woken when its target's pool is larger than `size` bytes, where the target can tell."""
+        watch = getattr(job.target, "watch_memory", None)
+        if watch is not None:
+            watch(job, size, lambda: self._wake(job))
+
+    def _wake(self, job: _Job) -> None:
+        """Called on any thread."""
+        job.woken = True
+        self._alarm.set()
 
     def _write(self, job: _Job, attribute: str, value: str, budget: int | None) -> WriteResult:
         target = job.target
@@ -293,6 +322,8 @@ def _checked(policy: WritebackPolicy, tick: object) -> Tick:
         raise PluginFault(policy.name, f"tick returned {type(tick).__name__}, not a Tick")
     if not math.isfinite(tick.next_in) or tick.next_in <= 0:
         raise PluginFault(policy.name, f"next_in is {tick.next_in!r}, not a positive number of seconds")
+    if tick.wake_above is not None and not isinstance(tick.wake_above, int):
+        raise PluginFault(policy.name, f"its wake_above is {tick.wake_above!r}, not a number of bytes")
     if tick.budget is not None and not isinstance(tick.budget, int):
         raise PluginFault(policy.name, f"its budget is {tick.budget!r}, not a number of pages")
     for attribute, value in tick.writes:

@@ -20,6 +20,7 @@ ORDER = (
     *BEFORE_DISKSIZE,
     "disksize",
     "mem_limit",
+    "mem_limit_wait",
     "workers",
     "writeback_batch_size",
     "writeback_limit",

@@ -100,6 +100,7 @@ VALUES: Mapping[str, Checker] = {
     "compressed_writeback": _flag,
     "disksize": _disksize,
     "mem_limit": _size,
+    "mem_limit_wait": _count,
     "workers": _count,
     "writeback_batch_size": _count,
     "writeback_limit": _count,

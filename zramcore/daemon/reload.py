@@ -20,7 +20,13 @@ from .creation import names
 from .fleet import Fleet, Member
 from .status import all_stats
 
-DEFAULTS = {"mem_limit": "0", "writeback_limit": "0", "writeback_limit_enable": "0", "writeback_batch_size": "32"}
+DEFAULTS = {
+    "mem_limit": "0",
+    "mem_limit_wait": "0",
+    "writeback_limit": "0",
+    "writeback_limit_enable": "0",
+    "writeback_batch_size": "32",
+}
 """What a setting goes back to when its line is taken out of the file."""
 
 EARLY = (*BEFORE_DISKSIZE, "disksize")

@@ -63,7 +63,7 @@ class Rehearsal:
             backing_dev=self._backing_dev,
             compressed_writeback=device.compressed_writeback,
             batch_size=device.writeback_batch_size,
-            mem_limit_pages=device.mem_limit_pages,
+            mem_limit_pages=device.room.limit_pages,
             writeback_limit=device.budget.limit,
             writeback_limit_enable=device.budget.enabled,
             capabilities=KERNEL_CAPABILITIES if self.config.target.is_kernel else None,

@@ -13,7 +13,7 @@ from zramcore.errors import InvalidValue
 from zramcore.interfaces import Option, PolicyTarget, Tick, WritebackPolicy, can
 
 from .ages import Sleep, read_ages
-from .figures import UNIT, Memory, column, hours, memory, why_no_writeback
+from .figures import UNIT, Memory, column, hours, memory, pages_written, why_no_writeback
 from .options import read_duration, read_fraction, read_interval, read_size
 
 _MIB = 1 << 20
@@ -35,6 +35,8 @@ class Watermark(WritebackPolicy):
     coldest pages, no more than would free the rest of the way to `low`. A step that frees nothing goes on to younger
     pages, down to `age`; when those are gone too it waits for `backoff`. A pool with gaps is compacted first, and again
     before it gives up: what was spilled or recompressed leaves some.
+
+    A zramcore device wakes it as soon as a write goes beyond `high`, and again for the next step while writes go on.
 
     A target without access times: huge pages go first, then those marked in the step before and still idle.
     """
@@ -66,6 +68,9 @@ class Watermark(WritebackPolicy):
         self._marked = False
         self._compacted = False
         self._used: int | None = None
+        """Memory before the last step."""
+        self._written: int | None = None
+        """bd_writes before the last step."""
         self._sleep = Sleep()
 
     def tick(self, target: PolicyTarget, now: float) -> Tick:
@@ -80,12 +85,16 @@ class Watermark(WritebackPolicy):
         if figures.used <= (low if self._spilling else high):
             done, self._spilling, self._stuck, self._marked = self._spilling, False, False, False
             self._compacted = False
-            return Tick((), self._period, f"{words}, {'down to the low one' if done else 'under the high one'}")
-        fruitless = self._spilling and self._used is not None and figures.used >= self._used
+            words += f", {'down to the low one' if done else 'under the high one'}"
+            return Tick((), self._period, words, wake_above=high)
+        written = pages_written(target)
+        no_less = self._spilling and self._used is not None and figures.used >= self._used
+        fruitless = no_less and written == self._written  # else writes are faster than the spill
         if (not self._spilling or (fruitless and self._stuck)) and self._has_gaps(target, figures):
             self._compacted = True
             gaps = figures.used - figures.compressed
-            return Tick((("compact", "1"),), self._pace, f"{words}, compacting a pool with {_size(gaps)} of gaps")
+            words += f", compacting a pool with {_size(gaps)} of gaps"
+            return Tick((("compact", "1"),), self._pace, words, wake_above=high)
         if fruitless:
             if self._stuck:
                 self._spilling, self._stuck, self._marked = False, False, False
@@ -93,22 +102,29 @@ class Watermark(WritebackPolicy):
             self._stuck = True
         else:
             self._stuck = False
-        self._spilling, self._used = True, figures.used
-        return self._step(target, now, figures, low, words)
-
-    def _step(self, target: PolicyTarget, now: float, figures: Memory, low: int, words: str) -> Tick:
+        self._spilling, self._used, self._written = True, figures.used, written
         self._compacted = False
+        return self._step(target, now, figures, (low, high), words, 1 if no_less else 8)
+
+    def _step(
+        self, target: PolicyTarget, now: float, figures: Memory, marks: tuple[int, int], words: str, parts: int
+    ) -> Tick:
+        """Spill one of so many `parts` of the way down, or all of it where the coldest pages are more than that."""
+        low, high = marks
         wanted = self._pages(target, figures, figures.used - low)
         if not can(target, "idle_age"):
             modes = [("writeback", mode) for mode in (("huge", "idle") if self._marked else ("huge",))]
             self._marked = True
-            return Tick((*modes, ("idle", "all")), self._pace, f"{words}, spilling without access times", wanted)
+            return Tick((*modes, ("idle", "all")), self._pace, f"{words}, spilling without access times", wanted, high)
         least = self._sleep.lengthen(self._age, now)
         ages = read_ages(target, self.machine)
         # not all that is wanted at once: of those, the large would go first and not the cold
-        age = least if ages is None or self._stuck else ages.coldest(-(-wanted // 8), least)
-        writes = (("idle", str(age)), ("writeback", "huge_idle"), ("writeback", "idle"))
-        return Tick(writes, self._pace, f"{words}, spilling {wanted} pages older than {hours(age)}", wanted)
+        age = least if ages is None or self._stuck else ages.coldest(-(-wanted // parts), least)
+        # an age of 0 means those of earlier seconds: when they are gone it is the turn of this one's
+        whole = self._stuck and not least
+        writes = (("idle", "all" if whole else str(age)), ("writeback", "huge_idle"), ("writeback", "idle"))
+        what = "of any age" if whole else f"older than {hours(age)}"
+        return Tick(writes, self._pace, f"{words}, spilling {wanted} pages {what}", wanted, high)
 
     def _has_gaps(self, target: PolicyTarget, figures: Memory) -> bool:
         """Whether compaction may help, and was not what was just done."""

@@ -1,0 +1,106 @@
+"""MemoryRoom: what a device does when its pool may not grow. It tells those who can free memory, and has writes wait.
+
+The pool knows one limit: mem_limit, or a mark below it that somebody watches. So a mark costs a write nothing: when the
+limit is met and was only a mark, it is lifted, those who watch it are told, and the write goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic, sleep
+
+from .readpath import ReadPath
+
+LOOK_SECONDS = 0.002
+"""Between two looks of a write that waits: a pass has written some batches by then."""
+TRY_SECONDS = 0.02
+"""A write tries again after this even if less was freed than it could need at worst."""
+
+
+class MemoryRoom:
+    """The limits of one device's pool. Thread-safe.
+
+    `given_up` says whether passes are being stopped, so that nobody need wait for one any more.
+    """
+
+    def __init__(self, given_up: Callable[[], bool]) -> None:
+        self.limit_pages = 0
+        """mem_limit in pages of the device; 0: none."""
+        self.wait_ms = 0
+        """How long a write waits at mem_limit, in milliseconds; 0: not at all, as in the kernel."""
+        self._given_up = given_up
+        self._path: ReadPath | None = None
+        self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
+        self._in_vain: int | None = None
+        """bd_writes when a write had waited in vain: until that changes, or somebody is told, no other one waits."""
+        self._lock = threading.Lock()
+
+    def serve(self, path: ReadPath | None) -> None:
+        """Limit the pool of this data path from now on; None: the device is reset, and so are the limits."""
+        with self._lock:
+            self._path, self._in_vain = path, None
+            if path is None:
+                self.limit_pages = self.wait_ms = 0
+            self._apply()
+
+    def set_limit(self, pages: int) -> None:
+        """Let the pool have this many pages at most; 0: any number. Takes effect at once."""
+        with self._lock:
+            self.limit_pages, self._in_vain = pages, None
+            self._apply()
+
+    def set_wait(self, milliseconds: int) -> None:
+        """Have writes wait so long at mem_limit while no page is written back; those that wait already notice."""
+        self.wait_ms, self._in_vain = milliseconds, None
+
+    def watch(self, owner: object, pages: int | None, tell: Callable[[], None]) -> None:
+        """Have `tell` called when a write makes the pool larger than `pages` pages, or meets mem_limit: once, on the
+        thread of the write, which holds no lock. An owner has one watch, the last it asked for; None: none."""
+        with self._lock:
+            self._watches.pop(owner, None)
+            if pages is not None:
+                self._watches[owner] = max(pages, 1), tell
+            self._apply()
+
+    def make(self, path: ReadPath, wanted: int, since: float | None) -> float | None:
+        """For a write that found no memory for the first of `wanted` pages: wait until there may be some, and return
+        the time since which it waits, which it gives as `since` if it fails again. None: it has failed for good."""
+        written_back = path.stats.bd_writes
+        told, only_a_mark = self._tell(path)
+        since = monotonic() if since is None else since
+        if only_a_mark:
+            return since
+        if not self.wait_ms or (self._in_vain == written_back and not told):
+            return None
+        margin = min(wanted, self.limit_pages >> 4)
+        try_at = monotonic() + TRY_SECONDS
+        while not self._given_up() and not path.closed:
+            now = monotonic()
+            if path.stats.bd_writes != written_back:
+                written_back, since = path.stats.bd_writes, now
+            if now >= try_at or path.allocator.pages_used + margin <= self.limit_pages:
+                return since
+            if now >= since + self.wait_ms / 1000:
+                self._in_vain = written_back
+                return None
+            sleep(LOOK_SECONDS)
+        return None
+
+    def _tell(self, path: ReadPath) -> tuple[int, bool]:
+        """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was only a mark."""
+        with self._lock:
+            met = path.limit_pages
+            only_a_mark = met != self.limit_pages
+            owners = [owner for owner, (pages, _) in self._watches.items() if pages <= met or not only_a_mark]
+            calls = [self._watches.pop(owner)[1] for owner in owners]
+            self._apply()
+        for tell in calls:
+            tell()
+        return len(calls), only_a_mark
+
+    def _apply(self) -> None:
+        if self._path is not None:
+            limits = [pages for pages, _ in self._watches.values()]
+            limits += [self.limit_pages] if self.limit_pages else []
+            self._path.limit_pages = min(limits, default=0)
