@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -92,6 +93,101 @@ def test_without_policies_it_waits_for_the_end() -> None:
     assert scheduler.next_due is None
     scheduler.run(until=60.0)
     assert (clock.now(), reports) == (60.0, [])
+
+
+# Woken ------------------------------------------------------------
+
+
+class Watched(FakeTarget):
+    """A target that can tell: `grow` says that its pool has so many bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watches: dict[object, tuple[int, Callable[[], None]]] = {}
+
+    def watch_memory(self, owner: object, size: int | None, tell: Callable[[], None]) -> None:
+        self.watches.pop(owner, None)
+        if size is not None:
+            self.watches[owner] = size, tell
+
+    def grow(self, size: int) -> None:
+        for owner, (mark, tell) in list(self.watches.items()):
+            if size > mark:
+                del self.watches[owner]
+                tell()
+
+
+def waking(seconds: float, above: int | None) -> Scripted:
+    return Scripted(lambda now: Tick((), seconds, "because", wake_above=above))
+
+
+def test_a_policy_is_woken_when_its_target_grows() -> None:
+    scheduler, clock, _ = make()
+    target, sleeper, low, high = Watched(), waking(100.0, None), waking(100.0, 10), waking(100.0, 20)
+    for policy in (sleeper, low, high):
+        scheduler.add(target, policy)
+    scheduler.run_due()
+    clock.advance(5.0)
+    target.grow(15)
+    scheduler.run_due()
+    clock.advance(5.0)
+    target.grow(25)
+    assert scheduler.next_due is not None
+    assert scheduler.next_due <= clock.now()
+    scheduler.run_due()
+    assert (sleeper.times, low.times, high.times) == ([0.0], [0.0, 5.0, 10.0], [0.0, 10.0])
+    scheduler.run(until=100.0)
+    assert sleeper.times == [0.0, 100.0]
+
+
+def test_a_policy_that_is_always_woken_does_not_spin() -> None:
+    scheduler, _, reports = make()
+    target = Watched()
+    policy = Scripted(lambda now: Tick((), 100.0, "because", wake_above=0))
+    scheduler.add(target, policy)
+    scheduler._on_report = lambda report: (reports.append(report), target.grow(1))  # type: ignore[func-returns-value]
+    scheduler.run(until=10 * MIN_INTERVAL)
+    assert 5 <= len(reports) <= 12
+
+
+def test_a_failing_policy_is_not_woken() -> None:
+    scheduler, _, _ = make()
+    target = Watched()
+    target.errors["writeback"] = DeviceIOError("broken")
+    policy = Scripted(lambda now: Tick((("writeback", "idle"),), 1.0, "because", wake_above=0))
+    scheduler.add(target, policy)
+    scheduler.run_due()
+    target.grow(1)
+    scheduler.run(until=9.0)
+    assert policy.times == [0.0]
+
+
+@pytest.mark.parametrize("above", ["1G", 1.5])
+def test_wake_above_is_a_number_of_bytes(above: object) -> None:
+    scheduler, _, reports = make()
+    scheduler.add(Watched(), Scripted(lambda now: Tick((), 1.0, "because", wake_above=above)))  # type: ignore[arg-type]
+    scheduler.run_due()
+    assert "its wake_above is" in reports[0].error
+
+
+def test_a_sleeping_thread_is_woken_and_nobody_after_its_end() -> None:
+    """By the real clock: the policy has an hour to sleep."""
+    scheduler, target, ticked = Scheduler(), Watched(), threading.Semaphore(0)
+
+    def decide(now: float) -> Tick:
+        ticked.release()
+        return Tick((), 3600.0, "because", wake_above=10)
+
+    scheduler.add(target, Scripted(decide))
+    scheduler.start()
+    assert ticked.acquire(timeout=10)
+    deadline = time.monotonic() + 10
+    while not target.watches and time.monotonic() < deadline:
+        time.sleep(0.001)
+    target.grow(11)
+    assert ticked.acquire(timeout=10)
+    assert scheduler.stop(timeout=10)
+    assert target.watches == {}
 
 
 # What was done ------------------------------------------------------------

@@ -58,7 +58,6 @@ class Target:
         with self.turn if attribute in TAKING_TURNS else nullcontext():
             attributes.store(self.device, attribute, value, self.table)
 
-
     def watch_memory(self, owner: object, size: int | None, tell: Callable[[], None]) -> None:
         """Have `tell` called, once, when the pool becomes larger than `size` bytes or a write meets mem_limit; None:
         not any more. See `MemoryRoom.watch`."""

@@ -10,14 +10,14 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from .allowance import DailyBudget
 from .attach.direct import check_use, use_node
 from .backing_spec import parse_backing_spec
 from .config import Config, DeviceConfig, plan_device, resolve
-from .control import Control
+from .control import Control, Target
 from .deployed import AnyDeployed, Deployed, KernelDeployed, of_device
 from .errors import DeviceBusy, InvalidValue, ZramError
 from .hosting import check_host, give_up, host
@@ -73,13 +73,14 @@ class Deployment:
                     devices.append(_set_up(device, control, kernel, undo))
             for device in config.devices:
                 if not device.target.is_kernel:
-                    devices.append(_add(device, control, undo, cancelled))
+                    budget = budget_of(device, _shared_budget(config))
+                    devices.append(_add(device, control, undo, cancelled, budget))
             order = [device.name for device in config.devices]
             devices.sort(key=lambda deployed: order.index(deployed.config.name))
             for index, deployed in enumerate(devices):
                 devices[index] = _use(deployed, config, control, undo)
             undo.pop_all()
-        return cls(control, devices, None if config.writes_per_day is None else DailyBudget(config.writes_per_day))
+        return cls(control, devices, _shared_budget(config))
 
     def release(self) -> None:
         """Detach the devices and stop serving them; `take_down` does that too. Raises DeviceBusy (EBUSY)."""
@@ -104,12 +105,15 @@ class Deployment:
         return len(policies)
 
     def take_down(self) -> list[tuple[AnyDeployed, int]]:
-        """Stop the policies and the pass that runs, detach, save the images, reset and remove the devices; the bytes
+        """Detach, stop the policies and the pass that runs, save the images, reset and remove the devices; the bytes
         stored for each image.
 
         An error does not keep the other devices from being saved and removed; the first one is raised at the end,
         and the device it belongs to stays up. Calling again tries what is left.
         """
+        for deployed in reversed(self.devices):
+            with contextlib.suppress(ZramError):  # said below; while policies run, what is still written finds room
+                deployed.release()
         self._stop_policies()
         errors: list[ZramError] = []
         left: list[AnyDeployed] = []
@@ -146,6 +150,10 @@ def budget_of(device: DeviceConfig, shared: DailyBudget | None) -> DailyBudget |
     return shared if own is None else DailyBudget(own, f"{device.name} writes_per_day")
 
 
+def _shared_budget(config: Config) -> DailyBudget | None:
+    return None if config.writes_per_day is None else DailyBudget(config.writes_per_day)
+
+
 def _check_use(device: DeviceConfig) -> None:
     """Raises ZramError when this machine or user cannot do what a device is for; nothing is touched."""
     if not device.target.is_kernel:
@@ -157,7 +165,13 @@ def _check_use(device: DeviceConfig) -> None:
 # Devices of zramcore --------------------------------------------------------------------------------------------------
 
 
-def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack, cancelled: Callable[[], bool]) -> Deployed:
+def _add(
+    config: DeviceConfig,
+    control: Control,
+    undo: contextlib.ExitStack,
+    cancelled: Callable[[], bool],
+    budget: DailyBudget | None,
+) -> Deployed:
     backing = config.settings.get("backing_dev")
     if backing is not None:
         with contextlib.suppress(ZramError):  # the write to come says it
@@ -174,10 +188,32 @@ def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack, can
     image, loaded = config.image, 0
     if image is not None and image.load is not None and not (image.optional and not image.load.exists()):
         try:
-            loaded = load_image(target.device, image.load, cancelled)
+            with _policies_at_work(target, config, control, budget):
+                loaded = load_image(target.device, image.load, cancelled)
         except ZramError as error:
             raise of_device(config.name, error.at("image")) from error
     return Deployed(config, number, target, loaded)
+
+
+@contextlib.contextmanager
+def _policies_at_work(
+    target: Target, config: DeviceConfig, control: Control, budget: DailyBudget | None
+) -> Iterator[None]:
+    """A device with a mem_limit has its policies while its image is loaded, too: what was written back when it was
+    saved comes as any other page, and may be more than fits."""
+    if "mem_limit" not in config.settings or not config.policies:
+        yield
+        return
+    scheduler = Scheduler()
+    for each in config.policies:
+        scheduler.add(target, control.catalogue.policies[each.name](each.options), budget, config.name)
+    scheduler.start()
+    try:
+        yield
+    finally:
+        target.device.stop_pass.set()
+        scheduler.stop()
+        target.device.stop_pass.clear()
 
 
 def _remove(control: Control, number: int) -> None:

@@ -79,12 +79,12 @@ class MemoryRoom:
             now = monotonic()
             if path.stats.bd_writes != written_back:
                 written_back, since = path.stats.bd_writes, now
-            if now >= try_at or path.allocator.pages_used + margin <= self.limit_pages:
-                return since
             if now >= since + self.wait_ms / 1000:
                 self._in_vain = written_back
                 return None
-            sleep(LOOK_SECONDS)
+            sleep(LOOK_SECONDS)  # before each try: what has just failed would again
+            if monotonic() >= try_at or path.allocator.pages_used + margin <= self.limit_pages:
+                return since
         return None
 
     def _tell(self, path: ReadPath) -> tuple[int, bool]:

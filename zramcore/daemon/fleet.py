@@ -7,6 +7,7 @@ own name, the kernel's too: no name ever means two devices.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -263,6 +264,10 @@ class Fleet:
         failures = []
         with self._change:  # waits for one that is coming up
             self._closed = True
+        for member in reversed(list(self)):
+            if isinstance(member.deployed, Deployed):
+                with contextlib.suppress(ZramError):  # said below; while policies run, what is still written finds room
+                    member.deployed.release()
         for member in reversed(list(self)):
             member.interrupt()  # all at once, so that nobody waits for another's pass
         for member in reversed(list(self)):

@@ -27,7 +27,7 @@ from ..control import Control
 from ..errors import InvalidValue, ZramError
 from ..image import LoadCancelled
 from ..kernel import KernelControl
-from ..nbd import activated, server_context
+from ..nbd import STOP_SECONDS, activated, server_context
 from ..policy_state import StateFile
 from .api import Api
 from .creation import parse_creation
@@ -152,14 +152,22 @@ class Service:
     def _shut_down(self, control_socket: UnixListener) -> list[str]:
         """Stop in the order that loses nothing; what could not be done, one sentence each."""
         control_socket.unlink()
-        for member in self.fleet:
-            member.interrupt()  # a request that waits for a pass ends, with EINTR
+        members = list(self.fleet)
+        _interrupt(members)  # a request that waits for a pass ends, with EINTR
         for server in self._web:
             server.close()
+        for member in members:
+            member.go_on()  # what clients still have to write may need room
         # a mount of what ends here would be left without its device
         for failure in detach_served(Process.self(), default_directory()):
             event("attachment_stays", level=logging.ERROR, reason=failure)
-        self._hosts.close()
+        # then a write that still waits for room has waited long enough
+        patience = threading.Timer(STOP_SECONDS, _interrupt, [members])
+        patience.start()
+        try:
+            self._hosts.close()
+        finally:
+            patience.cancel()
         return self.fleet.close()
 
     @contextlib.contextmanager
@@ -276,6 +284,11 @@ class Service:
                 reason = "where the daemon listens is fixed when it starts: restart it"
                 changes.append(Change("", "daemon", key, _show(before), _show(after), reason))
         return changes
+
+
+def _interrupt(members: list[Member]) -> None:
+    for member in members:
+        member.interrupt()
 
 
 def _show(value: object) -> str:

@@ -90,7 +90,8 @@ class Watermark(WritebackPolicy):
         written = pages_written(target)
         no_less = self._spilling and self._used is not None and figures.used >= self._used
         fruitless = no_less and written == self._written  # else writes are faster than the spill
-        if (not self._spilling or (fruitless and self._stuck)) and self._has_gaps(target, figures):
+        look_for_gaps = not self._spilling or (no_less and (self._stuck or not fruitless))
+        if look_for_gaps and self._has_gaps(target, figures):
             self._compacted = True
             gaps = figures.used - figures.compressed
             words += f", compacting a pool with {_size(gaps)} of gaps"

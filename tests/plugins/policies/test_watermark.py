@@ -170,3 +170,75 @@ def test_it_says_why_it_does_nothing() -> None:
     target.values["backing_dev"] = "none\n"
     assert Watermark({}).tick(target, 0.0).reason == "zram0 has no backing device"
     assert Watermark({}).tick(FakeTarget(values={}), 0.0).reason == "zram0 shows no mm_stat"
+
+
+# As fast as writes come -----------------------------------------------------------------------------------------------
+
+
+def test_it_asks_to_be_woken_at_the_high_mark_unless_it_has_given_up(target: Target) -> None:
+    policy = Watermark({"high": "4M", "low": "1M", "age": "1h"})
+    assert policy.tick(target, 0.0).wake_above == 4 << 20
+    policy = Watermark({"high": "3M", "low": "1M", "age": "2h"})
+    ticks = [policy.tick(target, float(now)) for now in range(3)]
+    assert [tick.wake_above for tick in ticks] == [3 << 20, 3 << 20, None]
+    assert "nothing more to spill" in ticks[-1].reason
+
+
+def test_pages_of_this_second_go_when_there_are_no_others(target: Target) -> None:
+    """An age of 0 s is not enough: what was touched in this second is not older than that."""
+    for page in range(PAGES):
+        target.device.pread(page * 4096, 4096)
+    reports = spill(target, {"high": "3M", "low": "1M"}, 30.0)
+    assert used(target) <= 1 << 20
+    assert any("pages of any age" in report.reason for report in reports)
+
+
+def test_an_age_protects_pages_of_this_second(target: Target) -> None:
+    for page in range(PAGES):
+        target.device.pread(page * 4096, 4096)
+    reports = spill(target, {"high": "3M", "low": "1M", "age": "1"}, 30.0)
+    assert gone(target) == set()
+    assert "nothing more to spill" in reports[-1].reason
+
+
+def test_it_does_not_give_up_because_writes_are_faster() -> None:
+    """It frees less than comes in: that is no sign that nothing is left to spill."""
+    target = FakeTarget()
+    scheduler, reports = Scheduler(clock=VirtualClock()), list[Report]()
+    scheduler._on_report = reports.append
+    scheduler.add(target, Watermark({"high": "50M", "low": "40M"}))
+    for turn in range(8):
+        target.values["mm_stat"] = f"268435456 {90 + turn}000000 {91 + turn}000000 0 0 0 0 0 0\n"
+        target.values["bd_stat"] = f"{100 * turn} 0 {100 * turn}\n"
+        scheduler.run(until=float(turn))
+    assert len(reports) == 8
+    assert all("spilling" in report.reason for report in reports)
+
+
+@pytest.mark.parametrize("chunk", [4096, 1 << 18])
+def test_memory_stays_under_the_limit_however_fast_writes_come(built_in: Catalogue, tmp_path: Path, chunk: int) -> None:
+    """A device of 32 MiB in 2 MiB of memory: no write fails, and nothing is lost."""
+    control = Control(built_in)
+    target = control.target(f"zram{control.hot_add()}")
+    for attribute, value in (
+        ("comp_algorithm", "lz4"),
+        ("backing_dev", f"file:{tmp_path}/backing,size=32M"),
+        ("disksize", "32M"),
+        ("mem_limit", "2M"),
+        ("mem_limit_wait", "10000"),
+    ):
+        target.store(attribute, value)
+    scheduler = Scheduler()
+    scheduler.add(target, Watermark({}))
+    scheduler.start()
+    content = random.Random(4).randbytes(32 << 20)
+    try:
+        for turn in range(2):
+            for start in range(0, len(content), chunk):
+                assert target.device.pwrite(start, content[start : start + chunk]) == chunk
+                assert used(target) <= 2 << 20
+            assert turn == 1 or target.device.pread(0, 1 << 20) == content[: 1 << 20]
+    finally:
+        scheduler.stop()
+    assert target.device.pread(0, len(content)) == content
+    assert target.device.stats.failed_writes == 0
