@@ -146,6 +146,32 @@ def test_written_back_pages_are_saved_too(up: Callable[[str], Deployment], tmp_p
     assert (tmp_path / "in.img").read_bytes() == content.ljust(8 << 20, b"\0")
 
 
+def test_an_image_larger_than_its_memory(up: Callable[[str], Deployment], tmp_path: Path) -> None:
+    """Its policies make room while it is loaded, and end with that."""
+    content = random.Random(1).randbytes(6 << 20)
+    (tmp_path / "in.img").write_bytes(content)
+    threads = threading.active_count()
+    deployment = up(
+        f"{DEVICE}backing_dev = 'file:b.img,size=8M'\nmem_limit = '1M'\nmem_limit_wait = 10000\n"
+        "image = {load = 'in.img', save = 'out.img'}\npolicy = [{name = 'watermark'}]\n"
+    )
+    device = deployment.devices[0].device
+    assert threading.active_count() == threads
+    assert not device.stop_pass.is_set()
+    peak = int(deployment.devices[0].target.show("mm_stat").split()[4])
+    assert peak <= (1 << 20) + 8 * PAGE  # an object that does not fit counts, as in the kernel
+    assert device.pread(0, len(content)) == content
+    deployment.take_down()
+    assert (tmp_path / "out.img").read_bytes() == content.ljust(8 << 20, b"\0")
+
+
+def test_an_image_that_does_not_fit_into_its_memory(up: Callable[[str], Deployment], tmp_path: Path) -> None:
+    (tmp_path / "in.img").write_bytes(random.Random(1).randbytes(2 << 20))
+    with pytest.raises(ZramError, match="no memory for page") as caught:
+        up(f"{DEVICE}mem_limit = '1M'\nimage = {{load = 'in.img', save = 'out.img'}}\n")
+    assert "image" in str(caught.value)
+
+
 def test_an_optional_image_may_be_missing(up: Callable[[str], Deployment], tmp_path: Path) -> None:
     deployment = up(f"{DEVICE}image = {{load = 'disk.img', save = 'disk.img', optional = true}}\n")
     assert deployment.devices[0].loaded == 0

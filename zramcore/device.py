@@ -91,8 +91,8 @@ class Device:
         """Taken for a pass together with the limit that is set for it, before `pass_lock`: a policy's round and a pass
         that somebody asks for follow each other, and neither meets the other's limit."""
         self.stop_pass = threading.Event()
-        """While set, a running pass ends after the batch it is at, with EINTR, and no write waits for memory."""
-        self.room = MemoryRoom(self.stop_pass.is_set)
+        """While set, a running pass ends after the batch it is at, with EINTR."""
+        self.room = MemoryRoom()
         self._shift = page_size.bit_length() - 1
         self._mask = page_size - 1
         self._default_allocator = next(iter(catalogue.allocators), "")

@@ -19,17 +19,13 @@ TRY_SECONDS = 0.02
 
 
 class MemoryRoom:
-    """The limits of one device's pool. Thread-safe.
+    """The limits of one device's pool. Thread-safe."""
 
-    `given_up` says whether passes are being stopped, so that nobody need wait for one any more.
-    """
-
-    def __init__(self, given_up: Callable[[], bool]) -> None:
+    def __init__(self) -> None:
         self.limit_pages = 0
         """mem_limit in pages of the device; 0: none."""
         self.wait_ms = 0
         """How long a write waits at mem_limit, in milliseconds; 0: not at all, as in the kernel."""
-        self._given_up = given_up
         self._path: ReadPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
         self._in_vain: int | None = None
@@ -75,7 +71,7 @@ class MemoryRoom:
             return None
         margin = min(wanted, self.limit_pages >> 4)
         try_at = monotonic() + TRY_SECONDS
-        while not self._given_up() and not path.closed:
+        while not path.closed:
             now = monotonic()
             if path.stats.bd_writes != written_back:
                 written_back, since = path.stats.bd_writes, now

@@ -326,8 +326,17 @@ class Writer(threading.Thread):
             self.sock.close()
 
 
-def test_what_was_flushed_before_a_sigterm_under_load_is_in_the_image(launch, tmp_path, config):
-    config.write_text(CONFIG + "[[device.disk.policy]]\nname = 'huge'\nperiod = '50ms'\n")
+HUGE = CONFIG + "[[device.disk.policy]]\nname = 'huge'\nperiod = '50ms'\n"
+BOUNDED = (
+    CONFIG.replace("[device.disk.image]", 'mem_limit = "128K"\nmem_limit_wait = 10000\n[device.disk.image]')
+    + "[[device.disk.policy]]\nname = 'watermark'\n"
+)
+"""The clients write four times as much as there is memory for: some of them always wait for a pass."""
+
+
+@pytest.mark.parametrize("text", [HUGE, BOUNDED], ids=["huge", "bounded"])
+def test_what_was_flushed_before_a_sigterm_under_load_is_in_the_image(launch, tmp_path, config, text):
+    config.write_text(text)
     daemon = launch("--config", "zramcore.toml", "--nbd", "unix:nbd.sock")
     rounds = threading.Semaphore(0)
     writers = [Writer(tmp_path / "nbd.sock", number, rounds) for number in range(CLIENTS)]
@@ -356,6 +365,12 @@ def test_what_was_flushed_before_a_sigterm_under_load_is_in_the_image(launch, tm
             assert found == page(*kept)
             checked += 1
     assert checked > CLIENTS * ROUND
+    assert daemon.events("nbd_request_failed") == []
+    again = launch("--config", "zramcore.toml")
+    with again.client() as client:
+        assert client.device("disk")["mm_stat"]["mem_used_max"] <= (160 << 10 if text == BOUNDED else 4 << 20)
+    assert again.stop() == 0
+    assert (tmp_path / "disk.img").read_bytes() == image
 
 
 # What outlives it

@@ -153,7 +153,8 @@ class Service:
         """Stop in the order that loses nothing; what could not be done, one sentence each."""
         control_socket.unlink()
         members = list(self.fleet)
-        _interrupt(members)  # a request that waits for a pass ends, with EINTR
+        for member in members:
+            member.interrupt()  # a request that waits for a pass ends, with EINTR
         for server in self._web:
             server.close()
         for member in members:
@@ -161,13 +162,8 @@ class Service:
         # a mount of what ends here would be left without its device
         for failure in detach_served(Process.self(), default_directory()):
             event("attachment_stays", level=logging.ERROR, reason=failure)
-        # then a write that still waits for room has waited long enough
-        patience = threading.Timer(STOP_SECONDS, _interrupt, [members])
-        patience.start()
-        try:
+        with _waits_of_at_most(STOP_SECONDS, members):
             self._hosts.close()
-        finally:
-            patience.cancel()
         return self.fleet.close()
 
     @contextlib.contextmanager
@@ -286,9 +282,21 @@ class Service:
         return changes
 
 
-def _interrupt(members: list[Member]) -> None:
-    for member in members:
-        member.interrupt()
+@contextlib.contextmanager
+def _waits_of_at_most(seconds: float, members: list[Member]) -> Iterator[None]:
+    """In the block, writes wait for memory no longer than this."""
+
+    def end() -> None:
+        for member in members:
+            if member.device is not None:
+                member.device.room.set_wait(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _show(value: object) -> str:
