@@ -1,18 +1,19 @@
 """The NBD server against nbdkit's memory plugin: speed by fio and nbdcopy, and resident memory. Run it by hand:
 
-    python tests/nbd/bench_table.py [--rounds 3] [--seconds 1] [--mib 1024]
+    python tests/nbd/bench_table.py [--rounds 3] [--seconds 1] [--mib 1024] [--disk /var/tmp]
 
-It needs fio, libnbd-bin, nbdkit and a C compiler, 2 GiB of disk and about twice `--mib` of memory. Each server is a
-process of its own on a unix socket: `zramcore daemon` with zstd and with lz4, `nbdkit memory` with allocator=zstd and
-allocator=malloc. In each round every server takes its turn at every job, so that a noisy machine spoils all alike;
-what is printed are medians of the rounds, and ratios to allocator=zstd, each the median of its rounds' ratios; "reach"
-is what we want of them, with zstd and with lz4.
+It needs fio, libnbd-bin, nbdkit and a C compiler, 6 GiB of disk and about four times `--mib` of memory. Each server is
+a process of its own on a unix socket: `zramcore daemon` with zstd and with lz4, all in memory; the same in a quarter of
+that memory (mem_limit), with a backing file below `--disk` that `watermark` spills to; `nbdkit memory` with
+allocator=zstd and allocator=malloc. In each round every server takes its turn at every job, so that a noisy machine
+spoils all alike; what is printed are medians of the rounds, and ratios to allocator=zstd, each the median of its rounds'
+ratios; "reach" is what we want of them, with zstd and with lz4.
 
 The data are the files of this machine. They come in through nbdcopy; fio then overwrites them with the same, so that
 what a page costs to compress stays real (see fio_data.c), and in the end each server's contents are compared with the
-file. Then, in servers of their own, resident memory (VmRSS): when the data have come in by nbdcopy ("filled"), and
-when a quarter of them was overwritten in random 4 KiB writes ("rewritten"); the same with random bytes. Nothing is
-asserted.
+file. Then, in servers of their own, resident memory: when the data have come in by nbdcopy ("filled"), the most that it
+was by then ("most", VmHWM), and when a quarter of the data was overwritten in random 4 KiB writes ("rewritten"); the
+same with random bytes. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ REACH = {
     "64 KiB random write, depth 32": (0.7, 1.2),
 }
 """What we want to reach, as ratios to the rival: with zstd, with lz4."""
+BATCH = 256
+"""Pages in flight of a spill."""
 
 
 @dataclass
@@ -61,21 +64,28 @@ class Running:
     def note(self, what: str, value: float) -> None:
         self.figures.setdefault(what, []).append(value)
 
-    def weigh(self, when: str) -> None:
-        """Note its resident memory, in MiB."""
+    def weigh(self, when: str, field: str = "VmRSS") -> None:
+        """Note its resident memory, in MiB: now, or with VmHWM the most that it was."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{field}:"):
                 self.resident[when] = int(line.split()[1]) / 1024
                 return
-        raise SystemExit(f"{self.name} has no VmRSS")
+        raise SystemExit(f"{self.name} has no {field}")
 
 
-def our_command(folder: Path, socket: Path, compressor: str, mib: int) -> list[str]:
+def our_command(folder: Path, socket: Path, compressor: str, mib: int, more: str = "") -> list[str]:
     config = folder / "zramcore.toml"
-    config.write_text(f'[device.disk]\ncomp_algorithm = "{compressor}"\ndisksize = "{mib}M"\n')
+    config.write_text(f'[device.disk]\ncomp_algorithm = "{compressor}"\ndisksize = "{mib}M"\n{more}')
     control = str(folder / "control.sock")
     program = [sys.executable, "-m", "zramcore", "daemon", "--config", str(config)]
     return [*program, "--socket", control, "--nbd", f"unix:{socket}"]
+
+
+def our_bounded_command(folder: Path, socket: Path, compressor: str, mib: int) -> list[str]:
+    backing = f"backing_dev = 'direct:{folder}/backing,size={2 * mib}M'\nwriteback_batch_size = {BATCH}\n"
+    limit = f"mem_limit = '{mib // 4}M'\nmem_limit_wait = 30000\n"
+    policy = "[[device.disk.policy]]\nname = 'watermark'\n"
+    return our_command(folder, socket, compressor, mib, backing + limit + policy)
 
 
 def their_command(folder: Path, socket: Path, allocator: str, mib: int) -> list[str]:
@@ -85,6 +95,8 @@ def their_command(folder: Path, socket: Path, allocator: str, mib: int) -> list[
 SERVERS = {
     "zramcore zstd": (our_command, "zstd"),
     "zramcore lz4": (our_command, "lz4"),
+    "bounded zstd": (our_bounded_command, "zstd"),
+    "bounded lz4": (our_bounded_command, "lz4"),
     RIVAL: (their_command, "zstd"),
     "nbdkit malloc": (their_command, "malloc"),
 }
@@ -201,6 +213,7 @@ def weigh(server: Running, data: Path, what: str, library: Path) -> None:
     server.weigh("empty")
     copy(server, data, "in")
     server.weigh(f"{what}, filled")
+    server.weigh(f"{what}, most", "VmHWM")
     fio(server, data, library, (4, "write", 32), f"--io_size={data.stat().st_size // 4}")
     server.weigh(f"{what}, rewritten")
 
@@ -208,7 +221,7 @@ def weigh(server: Running, data: Path, what: str, library: Path) -> None:
 def table(servers: Sequence[Running]) -> None:
     """Print the medians, and their ratios to the rival's."""
     rival = next((server for server in servers if server.name == RIVAL), None)
-    print(f"{'MiB/s':30}" + "".join(f"{server.name:>19}" for server in servers) + "       reach")
+    print(f"{'MiB/s':30}" + "".join(f"{server.name:>17}" for server in servers) + "       reach")
     for what in servers[0].figures:
         cells = []
         for server in servers:
@@ -216,18 +229,18 @@ def table(servers: Sequence[Running]) -> None:
             if rival and server is not rival:
                 pairs = zip(server.figures[what], rival.figures[what], strict=True)
                 cell += f"{statistics.median([one / other for one, other in pairs]):7.2f} x"
-            cells.append(f"{cell:>19}")
+            cells.append(f"{cell:>17}")
         reach = "{:.1f} {:.1f}".format(*REACH[what]) if what in REACH else ""
         print(f"{what:30}{''.join(cells)}{reach:>12}")
     print()
-    print(f"{'resident MiB':30}" + "".join(f"{server.name:>19}" for server in servers))
+    print(f"{'resident MiB':30}" + "".join(f"{server.name:>17}" for server in servers))
     for when in servers[0].resident:
         cells = []
         for server in servers:
             cell = f"{server.resident[when]:,.0f}"
             if rival and server is not rival:
                 cell += f"{server.resident[when] / rival.resident[when]:7.2f} x"
-            cells.append(f"{cell:>19}")
+            cells.append(f"{cell:>17}")
         print(f"{when:30}" + "".join(cells))
 
 
@@ -236,11 +249,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each fio job")
     parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--disk", default="/var/tmp", help="a folder on a disk, for the data and the backing files")
     parser.add_argument("--server", action="append", choices=SERVERS, help="only this one; repeatable")
     parser.add_argument("--folder", action="append", help="where the data are; repeatable")
     options = parser.parse_args()
     names = options.server or list(SERVERS)
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(dir=options.disk) as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         library = folder / "fio_data.so"
         run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name(DATA))])
