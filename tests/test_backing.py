@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import pytest
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zramcore.backing import MAX_RUN, BackingStore, Pin
+from zramcore.block_io import aligned_memory
 from zramcore.errors import DeviceIOError, InvalidValue, NoBackingDevice, PluginFault
-from zramcore.interfaces import BackingDriver, BackingSpec
+from zramcore.interfaces import BackingDriver, BackingSpec, Verdicts
 from zramcore.testing.backing import page
 from zramcore.testing.faults import FaultyDriver, Gate
 
@@ -330,6 +331,9 @@ def test_read_that_returns_no_buffer_is_a_fault(monkeypatch: pytest.MonkeyPatch)
 # Writing ----------------------------------------------------------------------------------------------------------
 
 
+SCATTERED = [1, 3, 4, 6, 8]
+
+
 def test_writes_scattered_blocks_as_runs() -> None:
     store, driver = open_store()
     blocks = [7, 2, 3, 1, 63, 6]
@@ -350,8 +354,104 @@ def test_each_block_gets_its_own_verdict() -> None:
     assert "bug" in str(verdicts[0])
     assert isinstance(verdicts[3], DeviceIOError)
     assert "block 2" in str(verdicts[3])
-    assert driver.write_runs == [(1, 4), (1, 1), (2, 1), (3, 1), (4, 1), (10, 1)]
+    assert driver.write_runs == [(1, 4), (10, 1), (1, 1), (2, 1), (3, 1), (4, 1)]
     assert [driver.peek(block) for block in (10, 3, 1)] == pages([10, 3, 1])
+
+
+def test_the_driver_gets_all_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, driver = open_store()
+    real = driver.begin_write
+    calls: list[tuple[list[tuple[int, int]], int]] = []
+
+    def begin_write(runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts]:
+        calls.append((list(runs), len(data)))
+        return real(runs, data)
+
+    monkeypatch.setattr(driver, "begin_write", begin_write)
+    store.write(SCATTERED, pages(SCATTERED))
+    store.write([], [])
+    assert calls == [([(1, 1), (3, 2), (6, 1), (8, 1)], 5 * 4096)]
+
+
+def test_a_bad_run_among_many_costs_only_itself() -> None:
+    store, driver = open_store("blocks=600")
+    driver.bad_blocks[300] = errno.EIO
+    blocks = list(range(0, 600, 2))
+    verdicts = store.write(blocks, pages(blocks))
+    assert [block for block, verdict in zip(blocks, verdicts, strict=True) if verdict is not None] == [300]
+    assert "writing block 300" in str(verdicts[150])
+    assert driver.writes == len(blocks)
+    assert all(driver.peek(block) == page(block, 4096) for block in blocks if block != 300)
+
+
+@pytest.mark.parametrize("when", ["begin", "wait"])
+def test_a_failure_of_all_runs_is_tried_again_block_by_block(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    store, driver = open_store()
+    driver.bad_blocks[6] = errno.ENXIO
+
+    def fail() -> Verdicts:
+        raise OSError(errno.EAGAIN, "no room")
+
+    monkeypatch.setattr(driver, "begin_write", lambda runs, data: fail if when == "wait" else fail())
+    verdicts = store.write(SCATTERED, pages(SCATTERED))
+    assert [verdict and verdict.errno for verdict in verdicts] == [None, None, None, errno.ENXIO, None]
+    assert driver.write_runs == [(block, 1) for block in SCATTERED]
+    verdicts = store.write([20], pages([20]))
+    assert [verdict and verdict.errno for verdict in verdicts] == [errno.EAGAIN]
+    assert driver.writes == len(SCATTERED)
+
+
+def _raise(error: Exception) -> Verdicts:
+    raise error
+
+
+BROKEN: dict[str, Callable[[object, object], object]] = {
+    "begin raises": lambda runs, data: _raise(ValueError("bug")),
+    "begin returns no function": lambda runs, data: None,
+    "wait raises": lambda runs, data: lambda: _raise(ValueError("bug")),
+    "wait returns nothing": lambda runs, data: lambda: None,
+    "one for all": lambda runs, data: lambda: [None],
+    "too many": lambda runs, data: lambda: [None] * 5,
+    "a set": lambda runs, data: lambda: {None, 1, 2, 3},
+    "an iterator": lambda runs, data: lambda: iter([None] * 4),
+    "words": lambda runs, data: lambda: "fine",
+    "numbers of bytes": lambda runs, data: lambda: [4096, 8192, 4096, 4096],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_driver_that_gives_no_verdicts_is_at_fault(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nothing of it counts as written."""
+    store, driver = open_store()
+    monkeypatch.setattr(driver, "begin_write", BROKEN[name])
+    verdicts = store.write(SCATTERED, pages(SCATTERED))
+    assert [type(verdict) for verdict in verdicts] == [PluginFault] * len(SCATTERED)
+    assert "faulty" in str(verdicts[0])
+    monkeypatch.undo()
+    assert store.write(SCATTERED, pages(SCATTERED)) == [None] * len(SCATTERED)
+    store.close()
+
+
+def test_a_verdict_that_is_none_is_the_fault_of_its_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, driver = open_store()
+    monkeypatch.setattr(driver, "begin_write", lambda runs, data: lambda: [None, False, KeyboardInterrupt(), None])
+    verdicts = store.write(SCATTERED, pages(SCATTERED))
+    fault = PluginFault
+    assert [type(verdict) for verdict in verdicts] == [type(None), fault, fault, fault, type(None)]
+    assert "writing blocks 3 to 4 gave a bool" in str(verdicts[1])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_writes_have_ended_whatever_ends_the_block(error: type[BaseException]) -> None:
+    store, driver = open_store("blocks=64,deferred=1")
+    driver.bad_blocks[8] = errno.EIO
+    data = aligned_memory(len(SCATTERED) * 4096)
+    data[:] = b"".join(pages(SCATTERED))
+    with pytest.raises(error), store.writing(SCATTERED, data) as verdicts:  # noqa: PT012
+        assert driver.writes == 0
+        raise error
+    assert driver.write_runs == [(1, 1), (3, 2), (6, 1), (8, 1)]
+    assert [verdict and verdict.errno for verdict in verdicts] == [None] * 4 + [errno.EIO]
 
 
 def test_failed_run_that_succeeds_block_by_block_is_no_error() -> None:

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from .errors import DeviceIOError, InvalidValue, NoBackingDevice, PluginFault, ZramError
-from .interfaces import BackingDriver, Buffer
+from .interfaces import BackingDriver, Buffer, Verdicts
 
 MAX_RUN = 256
 """Blocks a driver is asked for in one call at most: 1 MiB of 4 KiB blocks. Runs of 64 gave O_DIRECT 80 to 85 % of the
@@ -114,54 +114,79 @@ class BlockIO:
         of `data` may change meanwhile. The list it gives is complete at the end of the with-block, whatever ends it.
 
         It holds a verdict per block. None: it is written. Otherwise a DeviceIOError with the driver's errno, or a
-        PluginFault. Neighbours go to the driver as one run; a run that fails is tried again block by block, so that a
-        bad block costs only itself. Raises NoBackingDevice when the store is closed; nothing is written then.
+        PluginFault. Neighbours go to the driver as one run, all runs in one call; a run that fails is tried again block
+        by block, so that a bad block costs only itself. Raises NoBackingDevice when the store is closed; nothing is
+        written then.
         """
         self._begin()
         try:
             verdicts: list[OSError | None] = [None] * len(blocks)
-            under_way: list[tuple[int, int, int, Callable[[], object]]] = []
+            runs = list(block_runs(blocks))
+            begun: Callable[[], Verdicts] | ZramError | None = None
             try:
-                first = 0
-                for block, count in block_runs(blocks):
-                    run = first, block, count
-                    try:
-                        wait = self._call(
-                            f"writing {block_names(block, count)}",
-                            self.driver.begin_write,
-                            block,
-                            data[first * self.block_size : (first + count) * self.block_size],
-                        )
-                        if wait is not None:
-                            under_way.append((*run, wait))
-                    except ZramError as error:
-                        verdicts[first : first + count] = self._write_again(run, data, error)
-                    first += count
+                begun = self._begin_writing(runs, data)
                 yield verdicts
             finally:
-                for first, block, count, wait in under_way:
-                    try:
-                        self._call(f"writing {block_names(block, count)}", wait)
-                    except ZramError as error:
-                        verdicts[first : first + count] = self._write_again((first, block, count), data, error)
+                if begun is not None:
+                    verdicts[:] = self._finish_writing(begun, runs, data)
         finally:
             self._end()
 
-    def _write_again(self, run: tuple[int, int, int], data: memoryview, error: ZramError) -> list[OSError | None]:
-        """The verdicts of a run that failed with `error`: its blocks are written one by one, unless it has only one."""
-        first, block, count = run
-        if count == 1:
-            return [error]
+    def _begin_writing(self, runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts] | ZramError:
+        """What waits for the end of the writes, or why they could not be begun."""
+        if not runs:
+            return tuple
+        try:
+            begun = self._call(_writing(runs), self.driver.begin_write, runs, data)
+        except ZramError as error:
+            return error
+        if callable(begun):
+            return begun
+        return PluginFault(self.driver.name, f"{_writing(runs)} gave a {type(begun).__name__}, not a function")
+
+    def _finish_writing(
+        self, begun: Callable[[], Verdicts] | ZramError, runs: Sequence[tuple[int, int]], data: memoryview
+    ) -> list[OSError | None]:
+        """Wait for what was begun; the verdict on each block."""
+        found: object
+        all_failed = False
+        try:
+            if isinstance(begun, ZramError):
+                raise begun
+            found = self._call(_writing(runs), begun)
+            if not isinstance(found, Sequence) or len(found) != len(runs):
+                raise PluginFault(self.driver.name, f"{_writing(runs)} gave no verdict for each of {len(runs)} runs")
+        except PluginFault as fault:
+            # Not tried again: a driver that breaks its contract here may have left something under way.
+            return [fault] * sum(count for _, count in runs)
+        except ZramError as error:
+            found, all_failed = [error] * len(runs), True
         verdicts: list[OSError | None] = []
-        for index in range(count):
-            start = (first + index) * self.block_size
-            name = f"writing {block_names(block + index, 1)}"
+        for run, verdict in zip(runs, found, strict=True):
+            block, count = run
+            if verdict is None:
+                verdicts += [None] * count
+            elif not isinstance(verdict, Exception):
+                reason = f"{_writing([run])} gave a {type(verdict).__name__}, neither None nor an exception"
+                verdicts += [PluginFault(self.driver.name, reason)] * count
+            elif count > 1 or (all_failed and len(runs) > 1):
+                start = len(verdicts) * self.block_size
+                verdicts += self._write_singly(block, data[start : start + count * self.block_size])
+            else:
+                verdicts.append(self._as_zram_error(_writing([run]), verdict))
+        return verdicts
+
+    def _write_singly(self, block: int, data: memoryview) -> list[OSError | None]:
+        """The verdicts on the blocks of a run that failed, which are written one by one."""
+        verdicts: list[OSError | None] = []
+        for start in range(0, len(data), self.block_size):
             page = data[start : start + self.block_size]
             try:
-                self._call(name, self.driver.write_blocks, block + index, [page])
+                self._call(_writing([(block, 1)]), self.driver.write_blocks, block, [page])
                 verdicts.append(None)
-            except ZramError as again:
-                verdicts.append(again)
+            except ZramError as error:
+                verdicts.append(error)
+            block += 1
         return verdicts
 
     def flush(self) -> None:
@@ -209,10 +234,18 @@ class BlockIO:
             return method(*args, **kwargs)
         except ZramError:
             raise
-        except OSError as error:
-            raise DeviceIOError(f"{self.spec_text}: {doing} failed", errno=error.errno or errno.EIO) from error
         except Exception as error:
-            raise driver_fault(type(self.driver), doing, error) from error
+            raise self._as_zram_error(doing, error) from error
+
+    def _as_zram_error(self, doing: str, error: Exception) -> ZramError:
+        if isinstance(error, ZramError):
+            return error
+        if isinstance(error, OSError):
+            named: ZramError = DeviceIOError(f"{self.spec_text}: {doing} failed", errno=error.errno or errno.EIO)
+        else:
+            named = driver_fault(type(self.driver), doing, error)
+        named.__cause__ = error
+        return named
 
 
 def driver_fault(driver: type[BackingDriver], doing: str, error: Exception) -> PluginFault:
@@ -223,6 +256,12 @@ def driver_fault(driver: type[BackingDriver], doing: str, error: Exception) -> P
 def block_names(block: int, count: int) -> str:
     """A run in words."""
     return f"block {block}" if count == 1 else f"blocks {block} to {block + count - 1}"
+
+
+def _writing(runs: Sequence[tuple[int, int]]) -> str:
+    if len(runs) == 1:
+        return f"writing {block_names(*runs[0])}"
+    return f"writing {sum(count for _, count in runs)} blocks"
 
 
 def block_runs(blocks: Sequence[int]) -> Iterator[tuple[int, int]]:

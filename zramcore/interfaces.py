@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, ParamSpec, TypeAlias
 
 from .errors import NoMemory, NotSupported, did_you_mean
 from .options import API_VERSION as API_VERSION
@@ -295,6 +295,21 @@ class BackingSpec:
     text: str = ""
 
 
+Verdicts: TypeAlias = Sequence[Exception | None]
+"""One for each run of blocks, in the same order. None: it is written; otherwise what its write raised."""
+
+_P = ParamSpec("_P")
+
+
+def verdict_of(write: Callable[_P, object], *args: _P.args, **kwargs: _P.kwargs) -> Exception | None:
+    """The verdict on one run, which `write` writes."""
+    try:
+        write(*args, **kwargs)
+    except Exception as error:
+        return error
+    return None
+
+
 class BackingDriver(abc.ABC):
     """Blocks of `block_size` bytes, numbered from 0, on something that outlives memory.
 
@@ -325,13 +340,24 @@ class BackingDriver(abc.ABC):
     def read_blocks(self, block: int, count: int) -> Buffer:
         """`count` contiguous blocks. Raises OSError, also when fewer bytes come back."""
 
-    def begin_write(self, block: int, data: memoryview) -> Callable[[], object] | None:
-        """Start writing `data`, whole blocks long, to the run that starts at `block`. Returns a function that waits for
-        its end, or None when that has come. Both raise what `write_blocks` raises. `data` is page-aligned, and neither
-        it nor the run is used for anything else before the end. The default is `write_blocks`: nothing to wait for."""
+    def begin_write(self, runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts]:
+        """Start writing `data` to `runs` of (first block, count), one at least, which ascend and do not overlap; the
+        blocks of all of them lie one after the other in `data`, which is page-aligned.
+
+        Returns a function, called once at most, that waits until all of them have ended and gives a verdict for each.
+        `data` and the blocks are used for nothing else before. Whatever either of them raises concerns all the runs,
+        and then nothing is under way any more; so it is when the function is dropped without being called. The default
+        has written everything by `write_blocks` when it returns.
+        """
         size = self.block_size
-        self.write_blocks(block, [data[start : start + size] for start in range(0, len(data), size)])
-        return None
+        verdicts: list[Exception | None] = []
+        start = 0
+        for block, count in runs:
+            end = start + count * size
+            pages = [data[first : first + size] for first in range(start, end, size)]
+            verdicts.append(verdict_of(self.write_blocks, block, pages))
+            start = end
+        return lambda: verdicts
 
     def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
         """Fill `target`, which is page-aligned, with `blocks`: different ones, in any order, one after the other.

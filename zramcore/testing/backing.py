@@ -21,7 +21,7 @@ import pytest
 from zramcore.backing import MAX_RUN, BackingStore
 from zramcore.block_io import aligned_memory
 from zramcore.errors import ZramError
-from zramcore.interfaces import API_VERSION, BackingDriver, BackingSpec, read_options
+from zramcore.interfaces import API_VERSION, BackingDriver, BackingSpec, Verdicts, read_options
 
 
 def page(seed: int, block_size: int) -> bytes:
@@ -44,6 +44,16 @@ def _refuses(method: Callable[..., object], *args: object) -> bool:
     except OSError:
         return True
     return False
+
+
+def _raise_any(verdicts: Verdicts) -> None:
+    for verdict in verdicts:
+        if verdict is not None:
+            raise verdict
+
+
+def _contents(runs: list[tuple[int, int]], block_size: int) -> bytes:
+    return b"".join(page(block, block_size) for first, count in runs for block in range(first, first + count))
 
 
 class BackingDriverConformance(ABC):
@@ -134,19 +144,29 @@ class BackingDriverConformance(ABC):
     @pytest.mark.parametrize("block_size", [4096, 16384])
     def test_writes_under_way(self, tmp_path: Path, block_size: int) -> None:
         """More at once than there may be room for: each is done when its function has returned, in any order."""
-        runs = [(start, 1 + start // 5 % 3) for start in range(0, 60, 5)]
-        pages = {block: page(block, block_size) for start, count in runs for block in range(start, start + count)}
-        with closing(self.make(tmp_path, 64, block_size)) as driver:
-            under_way: list[Callable[[], object]] = []
-            for start, count in runs:
-                memory = aligned_memory(count * block_size)
-                memory[:] = b"".join(pages[block] for block in range(start, start + count))
-                wait = driver.begin_write(start, memory)
-                if wait is not None:
-                    under_way.append(wait)
+        runs = [(start, 1 + start // 5 % 3) for start in range(0, 240, 5)]
+        with closing(self.make(tmp_path, 240, block_size)) as driver:
+            under_way = [self._begin(driver, runs[first::12]) for first in range(12)]
             for wait in reversed(under_way):
-                wait()
-            assert {block: bytes(driver.read_blocks(block, 1)) for block in pages} == pages
+                assert list(wait()) == [None] * 4
+            for block, count in runs:
+                assert bytes(driver.read_blocks(block, count)) == _contents([(block, count)], block_size)
+
+    def test_a_write_of_many_runs(self, tmp_path: Path) -> None:
+        """As on a medium on which every other block or so is used: what lies between stays as it is."""
+        runs = [(start, 1 + start // 3 % 2) for start in range(0, 2400, 3)]
+        written = {block for first, count in runs for block in range(first, first + count)}
+        with closing(self.make(tmp_path, 2400, 4096)) as driver:
+            driver.write_blocks(0, [page(1 << 20, 4096)] * 2400)
+            assert list(self._begin(driver, runs)()) == [None] * len(runs)
+            expected = [page(block if block in written else 1 << 20, 4096) for block in range(2400)]
+            assert bytes(driver.read_blocks(0, 2400)) == b"".join(expected)
+
+    def _begin(self, driver: BackingDriver, runs: list[tuple[int, int]]) -> Callable[[], Verdicts]:
+        contents = _contents(runs, driver.block_size)
+        memory = aligned_memory(len(contents))
+        memory[:] = contents
+        return driver.begin_write(runs, memory)
 
     @pytest.mark.parametrize("block_size", [4096, 16384])
     @pytest.mark.parametrize("blocks", [[5], [3, 4, 5], [9, 8, 7, 2], [0, 63, 1, 31, 62, 30], [*range(0, 400, 2), 1]])
@@ -169,7 +189,7 @@ class BackingDriverConformance(ABC):
         assert _refuses(driver.read_blocks, block, count)
         assert _refuses(driver.discard_blocks, block, count)
         memory = aligned_memory(count * 4096)
-        assert _refuses(driver.begin_write, block, memory)
+        assert _refuses(lambda: _raise_any(driver.begin_write([(block, count)], memory)()))
         assert _refuses(driver.read_scattered, range(block, block + count), memory) or type(driver).read_scattered is (
             BackingDriver.read_scattered
         )

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import ClassVar, TypeAlias
 
 from zramcore.errors import DeviceBusy, InvalidValue, OutOfRange
-from zramcore.interfaces import BackingDriver, BackingSpec, Buffer, Option, read_options
+from zramcore.interfaces import BackingDriver, BackingSpec, Buffer, Option, Verdicts, read_options
 from zramcore.parse import kstrtouint
 
 Fault: TypeAlias = "int | Exception"
@@ -86,8 +86,8 @@ class FaultyDriver(BackingDriver):
     and `on_flush` are called from inside the call before anything happens, `after_write` and `after_read` when the
     data has been stored or fetched but the call has not returned; what they raise, the call raises.
 
-    With ``deferred=1`` a write that was begun (`begun` counts these) happens when its end is waited for: everything
-    above then comes in between, as on a medium that takes its time.
+    With ``deferred=1`` what `begin_write` began (`begun` counts its calls) happens when its end is waited for:
+    everything above then comes in between, as on a medium that takes its time.
     """
 
     name = "faulty"
@@ -233,11 +233,12 @@ class FaultyDriver(BackingDriver):
         if self.after_write is not None:
             self.after_write(block, count)
 
-    def begin_write(self, block: int, data: memoryview) -> Callable[[], object] | None:
+    def begin_write(self, runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts]:
+        write = partial(super().begin_write, runs, data)
         if not self.deferred:
-            return super().begin_write(block, data)
+            return write()
         self.begun += 1
-        return partial(super().begin_write, block, data)
+        return lambda: write()()
 
     def read_blocks(self, block: int, count: int) -> Buffer:
         with self._lock:

@@ -13,6 +13,7 @@ import os
 import platform
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ import numpy.typing as npt
 _CALLS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4), "riscv64": (0, 1, 2, 4)}
 """Numbers of io_setup, io_destroy, io_submit and io_getevents."""
 
-DEPTH = 64
-"""Transfers of a ring. All rings of a system have 65,536 (fs.aio-max-nr), of which each takes at least twice these."""
+DEPTH = 256
+"""Transfers of a ring: all runs of 1 MiB, however it is scattered. As single blocks that was written at 417 MiB/s, with
+128 at 363 and with 64 at 338; at 353 against 247 when the thread made the next MiB ready meanwhile (ext4 on a virtio
+disk, 2 cores, Linux 6.18). All rings of a system have 65,536 (fs.aio-max-nr)."""
 
 _PREADV, _PWRITE = 7, 1  # linux/aio_abi.h
 _IOCB = struct.Struct("<QIIHhIQQqQII")
@@ -42,6 +45,7 @@ _syscall.argtypes = [ctypes.c_long] * 6
 _syscall.restype = ctypes.c_long
 
 Words = npt.NDArray[np.int64]
+_Numbers = Words | Sequence[int]
 
 
 def address_of(buffer: memoryview) -> int:
@@ -84,24 +88,25 @@ class Ring:
             raise _error()
         self._context = context.value
 
-    def start_write(self, fd: int, address: int, length: int, offset: int) -> None:
-        """Start writing `length` bytes of memory to a file's `offset`."""
-        _IOCB.pack_into(self._memory, 0, 0, 0, 0, _PWRITE, 0, fd, address, length, offset, 0, 0, 0)
-        self._start(1)
+    def start_writes(self, fd: int, addresses: Sequence[int], lengths: Sequence[int], offsets: Sequence[int]) -> None:
+        """Start a write for each of `offsets`, DEPTH at most. Write i takes `lengths[i]` bytes of memory from
+        `addresses[i]` on."""
+        self._start(_PWRITE, fd, addresses, lengths, offsets)
 
     def start_reads(self, fd: int, vectors: Words, firsts: Words, counts: Words, offsets: Words) -> None:
         """Start a read for each of `offsets`, DEPTH at most. Read i fills the `counts[i]` areas of memory from
         `vectors[firsts[i]]` on, each of them an address and a length."""
-        iocbs = self._iocbs[: len(offsets)]
-        iocbs["opcode"] = _PREADV
-        iocbs["fd"] = fd
-        iocbs["buffer"] = vectors.ctypes.data + firsts * 16
-        iocbs["length"] = counts
-        iocbs["offset"] = offsets
         self._vectors = vectors
-        self._start(len(offsets))
+        self._start(_PREADV, fd, vectors.ctypes.data + firsts * 16, counts, offsets)
 
-    def _start(self, count: int) -> None:
+    def _start(self, opcode: int, fd: int, buffers: _Numbers, lengths: _Numbers, offsets: _Numbers) -> None:
+        count = len(offsets)
+        iocbs = self._iocbs[:count]
+        iocbs["opcode"] = opcode
+        iocbs["fd"] = fd
+        iocbs["buffer"] = buffers
+        iocbs["length"] = lengths
+        iocbs["offset"] = offsets
         self._asked = count
         self._under_way = max(_syscall(self._io_submit, self._context, count, self._pointers_at, 0, 0), 0)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from zramcore.errors import DeviceIOError, InvalidValue, OutOfRange
-from zramcore.interfaces import BackingDriver, BackingSpec, Buffer, Option, read_options
+from zramcore.interfaces import BackingDriver, BackingSpec, Buffer, Option, Verdicts, read_options, verdict_of
 from zramcore.parse import kstrtobool, memparse_rest
 
 from .medium import Medium
@@ -78,6 +78,26 @@ class MediumDriver(BackingDriver):
         if block < 0 or count < 1 or block + count > self.nr_blocks:
             raise OutOfRange(f"{self.spec.path} has no {count} blocks at block {block}: it has {self.nr_blocks}")
         return block * self.block_size
+
+    def parts(self, runs: Sequence[tuple[int, int]], data: memoryview) -> list[tuple[int, memoryview]]:
+        """For each of `runs` its offset and what of `data` belongs there. Raises OutOfRange as `offset` does, and
+        InvalidValue when `data` has another length."""
+        size, end = self.block_size, 0
+        parts: list[tuple[int, memoryview]] = []
+        for block, count in runs:
+            start, end = end, end + count * size
+            parts.append((self.offset(block, count), data[start:end]))
+        if end != len(data):
+            raise InvalidValue(f"{len(data)} bytes are not the {end} of the runs")
+        return parts
+
+    def begin_write(self, runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts]:
+        verdicts = [verdict_of(self.write_run, offset, part) for offset, part in self.parts(runs, data)]
+        return lambda: verdicts
+
+    def write_run(self, offset: int, data: memoryview) -> None:
+        """Write page-aligned memory to an offset, without a copy."""
+        write_all(self.medium.fd, [data], offset)
 
     def discard_blocks(self, block: int, count: int) -> None:
         self.medium.discard(self.offset(block, count), count * self.block_size)

@@ -23,9 +23,6 @@ class FileDriver(MediumDriver):
     def write_blocks(self, block: int, blocks: Sequence[Buffer]) -> None:
         write_all(self.medium.fd, blocks, self.offset(block, len(blocks)))
 
-    def begin_write(self, block: int, data: memoryview) -> None:
-        write_all(self.medium.fd, [data], self.offset(block, len(data) // self.block_size))
-
     def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
         size, fd = self.block_size, self.medium.fd
         runs = list(runs_of(blocks))

@@ -46,8 +46,7 @@ class MmapDriver(MediumDriver):
             self._map[offset : offset + size] = page
             offset += size
 
-    def begin_write(self, block: int, data: memoryview) -> None:
-        offset = self.offset(block, len(data) // self.block_size)
+    def write_run(self, offset: int, data: memoryview) -> None:
         self._map[offset : offset + len(data)] = data
 
     def read_scattered(self, blocks: Sequence[int], target: memoryview) -> bool:
