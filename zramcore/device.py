@@ -372,38 +372,13 @@ class Device:
             for index, start, count, span in pieces:
                 part = data[done : done + span]
                 if span == count << self._shift:
-                    self._store_pages(path, index, part)
+                    self.room.write_pages(path, index, part)
                 else:
-                    self._store_partial(path, index, start, part)
+                    self.room.write_partial(path, index, start, part)
                 done += span
         except ZramError as error:
             raise self._failed_write(error) from error
         return done
-
-    def _store_pages(self, path: DataPath, index: int, data: memoryview) -> None:
-        since: float | None = None
-        while True:
-            done = path.write_pages(index, data)
-            index += done
-            data = data[done << self._shift :]
-            if not data:
-                return
-            since = self._make_room(path, index, len(data) >> self._shift, since)
-
-    def _store_partial(self, path: DataPath, index: int, start: int, data: memoryview) -> None:
-        since: float | None = None
-        while True:
-            try:
-                return path.write_partial(index, start, data)
-            except NoMemory:
-                since = self._make_room(path, index, 1, since)
-
-    def _make_room(self, path: DataPath, index: int, wanted: int, since: float | None) -> float:
-        """`MemoryRoom.make` for page `index` and those after it. Raises NoMemory (ENOMEM)."""
-        since = self.room.make(path, wanted, since)
-        if since is None:
-            raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
-        return since
 
     def _busy(self) -> DeviceBusy:
         return DeviceBusy(f"{self.name} is open {self.holders} times", hint="close it, detach it or swapoff first")

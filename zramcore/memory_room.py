@@ -10,12 +10,26 @@ import threading
 from collections.abc import Callable
 from time import monotonic, sleep
 
-from .readpath import ReadPath
+from .datapath import DataPath
+from .errors import NoMemory
 
 LOOK_SECONDS = 0.002
 """Between two looks of a write that waits: a pass has written some batches by then."""
 TRY_SECONDS = 0.02
 """A write tries again after this even if less was freed than it could need at worst."""
+
+
+class Patience:
+    """Of one write that waits: for how long no page has been written back."""
+
+    def __init__(self, written_back: int) -> None:
+        self._written_back, self._since = written_back, monotonic()
+
+    def used(self, written_back: int) -> float:
+        """Seconds; it starts anew when the number of pages written back is another."""
+        if written_back != self._written_back:
+            self._written_back, self._since = written_back, monotonic()
+        return monotonic() - self._since
 
 
 class MemoryRoom:
@@ -26,13 +40,13 @@ class MemoryRoom:
         """mem_limit in pages of the device; 0: none."""
         self.wait_ms = 0
         """How long a write waits at mem_limit, in milliseconds; 0: not at all, as in the kernel."""
-        self._path: ReadPath | None = None
+        self._path: DataPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
         self._in_vain: int | None = None
         """bd_writes when a write had waited in vain: until that changes, or somebody is told, no other one waits."""
         self._lock = threading.Lock()
 
-    def serve(self, path: ReadPath | None) -> None:
+    def serve(self, path: DataPath | None) -> None:
         """Limit the pool of this data path from now on; None: the device is reset, and so are the limits."""
         with self._lock:
             self._path, self._in_vain = path, None
@@ -59,31 +73,49 @@ class MemoryRoom:
                 self._watches[owner] = max(pages, 1), tell
             self._apply()
 
-    def make(self, path: ReadPath, wanted: int, since: float | None) -> float | None:
-        """For a write that found no memory for the first of `wanted` pages: wait until there may be some, and return
-        the time since which it waits, which it gives as `since` if it fails again. None: it has failed for good."""
-        written_back = path.stats.bd_writes
+    # Writes -----------------------------------------------------------------------------------------------------------
+
+    def write_pages(self, path: DataPath, index: int, data: memoryview) -> None:
+        """Write whole pages, each as soon as there is room for it. Raises NoMemory (ENOMEM) at the first for which none
+        was made, and what else `DataPath.write_pages` raises."""
+        patience: Patience | None = None
+        while True:
+            done = path.write_pages(index, data)
+            index += done
+            data = data[done * path.page_size :]
+            if not data:
+                return
+            patience = self._wait(path, index, len(data) // path.page_size, patience)
+
+    def write_partial(self, path: DataPath, index: int, start: int, data: memoryview) -> None:
+        """The same for a part of a page."""
+        patience: Patience | None = None
+        while True:
+            try:
+                return path.write_partial(index, start, data)
+            except NoMemory:
+                patience = self._wait(path, index, 1, patience)
+
+    def _wait(self, path: DataPath, index: int, wanted: int, patience: Patience | None) -> Patience:
+        """After page `index`, and `wanted` - 1 after it, found no room: wait until there may be some. Returns what the
+        write gives as `patience` if it fails again. Raises NoMemory (ENOMEM)."""
+        patience = patience or Patience(path.stats.bd_writes)
         told, only_a_mark = self._tell(path)
-        since = monotonic() if since is None else since
         if only_a_mark:
-            return since
-        if not self.wait_ms or (self._in_vain == written_back and not told):
-            return None
+            return patience
+        hopeless = not self.wait_ms or (self._in_vain == path.stats.bd_writes and not told)
         margin = min(wanted, self.limit_pages >> 4)
         try_at = monotonic() + TRY_SECONDS
-        while not path.closed:
-            now = monotonic()
-            if path.stats.bd_writes != written_back:
-                written_back, since = path.stats.bd_writes, now
-            if now >= since + self.wait_ms / 1000:
-                self._in_vain = written_back
-                return None
-            sleep(LOOK_SECONDS)  # before each try: what has just failed would again
+        while not hopeless and not path.closed:
+            sleep(LOOK_SECONDS)  # first: what has just failed would fail again
+            if patience.used(path.stats.bd_writes) >= self.wait_ms / 1000:
+                self._in_vain = path.stats.bd_writes
+                break
             if monotonic() >= try_at or path.allocator.pages_used + margin <= self.limit_pages:
-                return since
-        return None
+                return patience
+        raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
 
-    def _tell(self, path: ReadPath) -> tuple[int, bool]:
+    def _tell(self, path: DataPath) -> tuple[int, bool]:
         """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was only a mark."""
         with self._lock:
             met = path.limit_pages

@@ -6,8 +6,8 @@ It needs fio, libnbd-bin, nbdkit and a C compiler, 6 GiB of disk and about four 
 a process of its own on a unix socket: `zramcore daemon` with zstd and with lz4, all in memory; the same in a quarter of
 that memory (mem_limit), with a backing file below `--disk` that `watermark` spills to; `nbdkit memory` with
 allocator=zstd and allocator=malloc. In each round every server takes its turn at every job, so that a noisy machine
-spoils all alike; what is printed are medians of the rounds, and ratios to allocator=zstd, each the median of its rounds'
-ratios; "reach" is what we want of them, with zstd and with lz4.
+spoils all alike; what is printed are medians of the rounds, and ratios to allocator=zstd, each the median of its
+rounds' ratios; "reach" is what we want of them, with zstd and with lz4.
 
 The data are the files of this machine. They come in through nbdcopy; fio then overwrites them with the same, so that
 what a page costs to compress stays real (see fio_data.c), and in the end each server's contents are compared with the
