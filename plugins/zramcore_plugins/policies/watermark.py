@@ -105,13 +105,9 @@ class Watermark(WritebackPolicy):
             self._stuck = False
         self._spilling, self._used, self._written = True, figures.used, written
         self._compacted = False
-        return self._step(target, now, figures, (low, high), words, 1 if no_less else 8)
+        return self._step(target, now, figures, low, high, words)
 
-    def _step(
-        self, target: PolicyTarget, now: float, figures: Memory, marks: tuple[int, int], words: str, parts: int
-    ) -> Tick:
-        """Spill one of so many `parts` of the way down, or all of it where the coldest pages are more than that."""
-        low, high = marks
+    def _step(self, target: PolicyTarget, now: float, figures: Memory, low: int, high: int, words: str) -> Tick:
         wanted = self._pages(target, figures, figures.used - low)
         if not can(target, "idle_age"):
             modes = [("writeback", mode) for mode in (("huge", "idle") if self._marked else ("huge",))]
@@ -120,7 +116,7 @@ class Watermark(WritebackPolicy):
         least = self._sleep.lengthen(self._age, now)
         ages = read_ages(target, self.machine)
         # not all that is wanted at once: of those, the large would go first and not the cold
-        age = least if ages is None or self._stuck else ages.coldest(-(-wanted // parts), least)
+        age = least if ages is None or self._stuck else ages.coldest(-(-wanted // 8), least)
         # an age of 0 means those of earlier seconds: when they are gone it is the turn of this one's
         whole = self._stuck and not least
         writes = (("idle", "all" if whole else str(age)), ("writeback", "huge_idle"), ("writeback", "idle"))
