@@ -284,6 +284,32 @@ def test_a_wait_can_be_cut_short(limited: Device) -> None:
     timer.join()
 
 
+def test_wait_stat_counts_writes_and_what_became_of_them(limited: Device) -> None:
+    def figures() -> list[int]:
+        return [int(word) for word in attributes.show(limited, "wait_stat").split()]
+
+    attributes.store(limited, "mem_limit_wait", "100")
+    limited.pwrite(0, noise(LIMIT))
+    assert figures() == [0, 0, 0]
+    for _ in range(3):  # only the first of them waits
+        with pytest.raises(DeviceIOError):
+            limited.pwrite(20 * PAGE, noise(1, 2))
+    waits, waited, in_vain = figures()
+    assert (waits, in_vain) == (1, 1)
+    assert 50 <= waited < 2000  # its tries take some of the 100
+    attributes.store(limited, "writeback", "page_index=0")
+    limited.pwrite(20 * PAGE, noise(1, 2))
+    timer = threading.Timer(0.05, limited.discard, [0, 4 * PAGE])
+    timer.start()
+    limited.pwrite(30 * PAGE, noise(2, 2))
+    timer.join()
+    waits, waited_then, in_vain = figures()
+    assert (waits, in_vain) == (2, 1)
+    assert waited_then > waited
+    limited.reset()
+    assert figures() == [0, 0, 0]
+
+
 def test_reset_forgets_both(limited: Device) -> None:
     attributes.store(limited, "mem_limit_wait", "7")
     limited.reset()

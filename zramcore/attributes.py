@@ -121,6 +121,11 @@ def _mem_limit_wait_store(device: Device, text: str) -> None:
     device.room.set_wait(_strict(kstrtouint, text))
 
 
+def _wait_stat_show(device: Device) -> str:
+    room = device.room
+    return f"{room.waits:8d} {int(room.waited * 1000):8d} {room.waits_in_vain:8d}\n"
+
+
 def _mem_used_max_store(device: Device, text: str) -> None:
     if _strict(kstrtoull, text):
         raise InvalidValue("mem_used_max takes only 0", hint="0 sets the maximum to what is used now")
@@ -355,6 +360,8 @@ _TABLE = (
               "Never waits for a pass."),
     Attribute("io_stat", _io_stat_show, None, "4.1", "failed_reads, failed_writes, 0, notify_free.",
               "Never waits for a pass."),
+    Attribute("wait_stat", _wait_stat_show, None, "-",
+              "Writes that waited at mem_limit, ms that they did together, those that failed after all."),
     Attribute("debug_stat", lambda d: f"version: 1\n0 {0:8d}\n", None, "4.7", "version, then 0 and miss_free.",
               "miss_free is always 0: a discard waits for the slot instead of giving up."),
     Attribute("stat", _stat_show, None, "2.6",

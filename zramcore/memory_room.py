@@ -24,6 +24,7 @@ class Patience:
 
     def __init__(self, written_back: int) -> None:
         self._written_back, self._since = written_back, monotonic()
+        self.counted = False
 
     def used(self, written_back: int) -> float:
         """Seconds; it starts anew when the number of pages written back is another."""
@@ -40,6 +41,12 @@ class MemoryRoom:
         """mem_limit in pages of the device; 0: none."""
         self.wait_ms = 0
         """How long a write waits at mem_limit, in milliseconds; 0: not at all, as in the kernel."""
+        self.waits = 0
+        """Writes that waited since the last reset."""
+        self.waited = 0.0
+        """Seconds that they did, together."""
+        self.waits_in_vain = 0
+        """Those of them that failed after all."""
         self._path: DataPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
         self._in_vain: int | None = None
@@ -51,7 +58,8 @@ class MemoryRoom:
         with self._lock:
             self._path, self._in_vain = path, None
             if path is None:
-                self.limit_pages = self.wait_ms = 0
+                self.limit_pages = self.wait_ms = self.waits = self.waits_in_vain = 0
+                self.waited = 0.0
             self._apply()
 
     def set_limit(self, pages: int) -> None:
@@ -104,16 +112,30 @@ class MemoryRoom:
         if only_a_mark:
             return patience
         hopeless = not self.wait_ms or (self._in_vain == path.stats.bd_writes and not told)
+        if hopeless or not self._wait_patiently(path, wanted, patience):
+            raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
+        return patience
+
+    def _wait_patiently(self, path: DataPath, wanted: int, patience: Patience) -> bool:
+        """Wait until there may be room for `wanted` pages; False: there is none, and patience is at an end."""
         margin = min(wanted, self.limit_pages >> 4)
-        try_at = monotonic() + TRY_SECONDS
-        while not hopeless and not path.closed:
-            sleep(LOOK_SECONDS)  # first: what has just failed would fail again
-            if patience.used(path.stats.bd_writes) >= self.wait_ms / 1000:
-                self._in_vain = path.stats.bd_writes
-                break
-            if monotonic() >= try_at or path.allocator.pages_used + margin <= self.limit_pages:
-                return patience
-        raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
+        began = now = monotonic()
+        try:
+            while not path.closed:
+                sleep(LOOK_SECONDS)  # first: what has just failed would fail again
+                now = monotonic()
+                if patience.used(path.stats.bd_writes) >= self.wait_ms / 1000:
+                    self._in_vain = path.stats.bd_writes
+                    break
+                if now >= began + TRY_SECONDS or path.allocator.pages_used + margin <= self.limit_pages:
+                    return True
+            self.waits_in_vain += 1
+            return False
+        finally:
+            with self._lock:
+                self.waited += now - began
+                self.waits += not patience.counted
+            patience.counted = True
 
     def _tell(self, path: DataPath) -> tuple[int, bool]:
         """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was only a mark."""

@@ -26,9 +26,11 @@ STAT_COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "bd_stat": ("bd_count", "bd_reads", "bd_writes"),
     "io_stat": ("failed_reads", "failed_writes", "invalid_io", "notify_free"),
+    "wait_stat": ("waits", "waited_ms", "waits_in_vain"),
     "stat": ("read_requests", "", "read_sectors", "", "write_requests", "", "written_sectors"),
 }
-"""The columns by the names of Documentation/admin-guide/blockdev/zram.rst; those without a name are always 0 here."""
+"""The columns by the names of Documentation/admin-guide/blockdev/zram.rst, but for wait_stat, which is ours; those
+without a name are always 0 here."""
 
 
 ABSENT = (NoSuchAttribute, NoBackingDevice)
