@@ -310,6 +310,41 @@ def test_wait_stat_counts_writes_and_what_became_of_them(limited: Device) -> Non
     assert figures() == [0, 0, 0]
 
 
+def test_a_thread_that_is_dismissed_waits_no_longer(limited: Device) -> None:
+    """Others on the same device go on waiting."""
+    attributes.store(limited, "mem_limit_wait", "20000")
+    limited.pwrite(0, noise(LIMIT))
+    ended: list[str] = []
+
+    def write(name: str) -> None:
+        try:
+            limited.pwrite(20 * PAGE, noise(1, 2))
+        except DeviceIOError:
+            name += " in vain"
+        ended.append(name)
+
+    dismissed, patient = (threading.Thread(target=write, args=(name,)) for name in ("dismissed", "patient"))
+    dismissed.start()
+    patient.start()
+    limited.room.dismiss(dismissed)
+    dismissed.join(10)
+    assert ended == ["dismissed in vain"]
+    limited.discard(0, PAGE)
+    patient.join(10)
+    assert ended == ["dismissed in vain", "patient"]
+
+
+def test_whoever_is_responsible_can_give_up_for_all(limited: Device) -> None:
+    attributes.store(limited, "mem_limit_wait", "20000")
+    limited.pwrite(0, noise(LIMIT))
+    looks = iter([False, False, True])
+    limited.room.given_up = lambda: next(looks)
+    start = time.monotonic()
+    with pytest.raises(DeviceIOError, match="no memory"):
+        limited.pwrite(20 * PAGE, noise(1, 2))
+    assert time.monotonic() - start < 10
+
+
 def test_reset_forgets_both(limited: Device) -> None:
     attributes.store(limited, "mem_limit_wait", "7")
     limited.reset()

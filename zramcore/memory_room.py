@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
+from weakref import WeakSet
 
 from .datapath import DataPath
 from .errors import NoMemory
@@ -33,6 +34,10 @@ class Patience:
         return monotonic() - self._since
 
 
+def _never() -> bool:
+    return False
+
+
 class MemoryRoom:
     """The limits of one device's pool. Thread-safe."""
 
@@ -47,6 +52,9 @@ class MemoryRoom:
         """Seconds that they did, together."""
         self.waits_in_vain = 0
         """Those of them that failed after all."""
+        self.given_up: Callable[[], bool] = _never
+        """Asked by writes that wait: true ends all of them."""
+        self._dismissed: WeakSet[threading.Thread] = WeakSet()
         self._path: DataPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
         self._in_vain: int | None = None
@@ -71,6 +79,10 @@ class MemoryRoom:
     def set_wait(self, milliseconds: int) -> None:
         """Have writes wait so long at mem_limit while no page is written back; those that wait already notice."""
         self.wait_ms, self._in_vain = milliseconds, None
+
+    def dismiss(self, thread: threading.Thread) -> None:
+        """Have no write of this thread wait any more: its client is sent away, and the thread is to end."""
+        self._dismissed.add(thread)
 
     def watch(self, owner: object, pages: int | None, tell: Callable[[], None]) -> None:
         """Have `tell` called when a write makes the pool larger than `pages` pages, or meets mem_limit: once, on the
@@ -120,22 +132,27 @@ class MemoryRoom:
         """Wait until there may be room for `wanted` pages; False: there is none, and patience is at an end."""
         margin = min(wanted, self.limit_pages >> 4)
         began = now = monotonic()
+        in_vain = True
         try:
-            while not path.closed:
+            while not path.closed and not self._ended():
                 sleep(LOOK_SECONDS)  # first: what has just failed would fail again
                 now = monotonic()
                 if patience.used(path.stats.bd_writes) >= self.wait_ms / 1000:
                     self._in_vain = path.stats.bd_writes
                     break
                 if now >= began + TRY_SECONDS or path.allocator.pages_used + margin <= self.limit_pages:
+                    in_vain = False
                     return True
-            self.waits_in_vain += 1
             return False
         finally:
             with self._lock:
                 self.waited += now - began
                 self.waits += not patience.counted
+                self.waits_in_vain += in_vain
             patience.counted = True
+
+    def _ended(self) -> bool:
+        return self.given_up() or threading.current_thread() in self._dismissed
 
     def _tell(self, path: DataPath) -> tuple[int, bool]:
         """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was only a mark."""

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import threading
+import time
 
 import pytest
 
@@ -220,6 +221,26 @@ def test_stop_finishes_what_is_under_way_and_refuses_the_rest(house):
     assert (replies[late].error, replies[late].message) == (p.ESHUTDOWN, "the server is shutting down")
     assert client.closed()
     assert house.control.device("zram1").holders == 0
+
+
+@pytest.mark.parametrize("end", ["stop", "disconnect"])
+def test_the_end_does_not_wait_for_memory_that_a_write_waits_for(house, end):
+    """Nobody frees any, and the write would wait for minutes."""
+    name = house.add(1 << 20, comp_algorithm="lz4", mem_limit_wait="600000")
+    house.control.target(name).store("mem_limit", "8192")
+    server = house.serve()
+    client = house.ready(name)
+    client.send(p.CMD_WRITE, 0, payload=random.Random(1).randbytes(16 * 4096))
+    device = house.control.device(name)
+    wait_until(lambda: device.stats.pages_stored == 2)
+    start = time.monotonic()
+    if end == "stop":
+        server.stop(timeout=0.1)
+    else:
+        assert server.disconnect(name, timeout=0.1) == 1
+    assert time.monotonic() - start < PATIENCE
+    assert device.holders == 0
+    check_consistent(device)
 
 
 def test_stop_cuts_off_who_negotiates_and_who_does_not_read(house):

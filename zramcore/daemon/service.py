@@ -27,7 +27,7 @@ from ..control import Control
 from ..errors import InvalidValue, ZramError
 from ..image import LoadCancelled
 from ..kernel import KernelControl
-from ..nbd import STOP_SECONDS, activated, server_context
+from ..nbd import activated, server_context
 from ..policy_state import StateFile
 from .api import Api
 from .creation import parse_creation
@@ -162,8 +162,7 @@ class Service:
         # a mount of what ends here would be left without its device
         for failure in detach_served(Process.self(), default_directory()):
             event("attachment_stays", level=logging.ERROR, reason=failure)
-        with _waits_of_at_most(STOP_SECONDS, members):
-            self._hosts.close()
+        self._hosts.close()
         return self.fleet.close()
 
     @contextlib.contextmanager
@@ -280,23 +279,6 @@ class Service:
                 reason = "where the daemon listens is fixed when it starts: restart it"
                 changes.append(Change("", "daemon", key, _show(before), _show(after), reason))
         return changes
-
-
-@contextlib.contextmanager
-def _waits_of_at_most(seconds: float, members: list[Member]) -> Iterator[None]:
-    """In the block, writes wait for memory no longer than this."""
-
-    def end() -> None:
-        for member in members:
-            if member.device is not None:
-                member.device.room.set_wait(0)
-
-    timer = threading.Timer(seconds, end)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _show(value: object) -> str:

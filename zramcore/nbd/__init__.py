@@ -7,7 +7,7 @@ tells of it, `protocol` the numbers of the specification.
 """
 
 from .address import Listener, activated, listen
-from .server import STOP_SECONDS, Client, Server
+from .server import Client, Server
 from .tls import server_context
 
-__all__ = ["STOP_SECONDS", "Client", "Listener", "Server", "activated", "listen", "server_context"]
+__all__ = ["Client", "Listener", "Server", "activated", "listen", "server_context"]

@@ -83,6 +83,12 @@ class Connection:
         self.stopping = True
         self.wire.cut(socket.SHUT_RD)
 
+    def cut_off(self) -> None:
+        """Exchange nothing more with the client, and wait for no memory for what it wrote."""
+        self.wire.cut(socket.SHUT_RDWR)
+        if self.agreement is not None:
+            self.agreement.export.device.room.dismiss(self.thread)
+
     def _run(self) -> None:
         reason = "done"
         try:
@@ -280,5 +286,5 @@ def _end(connections: list[Connection], timeout: float) -> None:
         connection.thread.join(max(0.0, deadline - time.monotonic()))
     for connection in connections:
         while connection.thread.is_alive():
-            connection.wire.cut(socket.SHUT_RDWR)
+            connection.cut_off()
             connection.thread.join(REST_SECONDS)
