@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from zramcore import deployed as deployed_module
+from zramcore import deployment as deployment_module
 from zramcore import image as image_module
 from zramcore.config import check, load_config
 from zramcore.control import Control
@@ -163,6 +166,58 @@ def test_an_image_larger_than_its_memory(up: Callable[[str], Deployment], tmp_pa
     assert device.pread(0, len(content)) == content
     deployment.take_down()
     assert (tmp_path / "out.img").read_bytes() == content.ljust(8 << 20, b"\0")
+
+
+def test_loading_waits_for_room_where_nothing_else_would(up: Callable[[str], Deployment], tmp_path: Path) -> None:
+    """What was spilled before it was saved can always be loaded."""
+    content = random.Random(1).randbytes(6 << 20)
+    (tmp_path / "in.img").write_bytes(content)
+    deployment = up(
+        f"{DEVICE}backing_dev = 'file:b.img,size=8M'\nmem_limit = '1M'\n"
+        "image = {load = 'in.img'}\npolicy = [{name = 'watermark'}]\n"
+    )
+    device = deployment.devices[0].device
+    assert device.pread(0, len(content)) == content
+    assert deployment.devices[0].target.show("mem_limit_wait") == "0\n"
+
+
+def test_loading_that_waits_for_room_can_be_given_up(control: Control, tmp_path: Path) -> None:
+    (tmp_path / "in.img").write_bytes(random.Random(1).randbytes(2 << 20))
+    (tmp_path / "test.toml").write_text(
+        f"{DEVICE}mem_limit = '1M'\nmem_limit_wait = 600000\n"
+        "image = {load = 'in.img'}\npolicy = [{name = 'none'}]\n"
+    )
+    looks = itertools.count()
+    with pytest.raises(LoadCancelled):
+        Deployment.bring_up(load_config(tmp_path / "test.toml"), control, cancelled=lambda: next(looks) > 5)
+    assert control.devices == {}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_written_while_an_image_is_loaded_counts(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Also when it ends with that, and at the next start."""
+    (tmp_path / "in.img").write_bytes(random.Random(1).randbytes(3 << 20))
+    limit, rest = "writes_per_day = '4M'\n", "backing_dev = 'file:b.img,size=8M'\nmem_limit = '1M'\n"
+    rest += "image = {load = 'in.img'}\npolicy = [{name = 'watermark'}]\n"
+    (tmp_path / "test.toml").write_text(limit + DEVICE + rest if shared else DEVICE + limit + rest)
+    monkeypatch.setattr(deployment_module, "LOAD_WAIT_MS", 2000)
+    config = load_config(tmp_path / "test.toml")
+    file = StateFile(tmp_path / "state.json")
+    deployment = Deployment.bring_up(config, control, state=file)
+    deployment.attach(Scheduler(state=file))
+    written = int(deployment.devices[0].target.show("bd_stat").split()[2])
+    budget = deployment.budgets["zram0"]
+    assert budget is not None
+    assert budget.left(time.monotonic()) == 1024 - written < written
+    deployment.take_down()
+    with pytest.raises(ZramError, match="no memory for page"):  # it would have to write as much again
+        Deployment.bring_up(config, control, state=StateFile(tmp_path / "state.json"))
+    assert control.devices == {}
+    kept = StateFile(tmp_path / "state.json").kept("writes_per_day" if shared else "zram0 writes_per_day")
+    assert kept is not None
+    assert sum(units for _, units in kept[0]["written"]) == 1024
 
 
 def test_an_image_that_does_not_fit_into_its_memory(up: Callable[[str], Deployment], tmp_path: Path) -> None:

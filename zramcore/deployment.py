@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .allowance import DailyBudget
@@ -27,23 +27,25 @@ from .kernel import KernelControl, KernelDevice
 from .kernel_record import KernelRecord
 from .loop_device import backing_path
 from .parse import memparse
+from .policy_state import StateFile
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
+LOAD_WAIT_MS = 30_000
+"""How long loading waits at mem_limit, at least, while no page is written back."""
 _KERNEL_LABEL = re.compile(r"zram([0-9]+)", re.ASCII)
 
 
 class Deployment:
-    """The devices of a config. `bring_up` makes one. `writes_per_day`: of the policies of all devices without such a
-    limit of their own, in units of 4 KiB."""
+    """The devices of a config. `bring_up` makes one. `budgets`: by label, what their policies may write in a day."""
 
     def __init__(
-        self, control: Control, devices: Sequence[AnyDeployed], writes_per_day: DailyBudget | None = None
+        self, control: Control, devices: Sequence[AnyDeployed], budgets: Mapping[str, DailyBudget | None]
     ) -> None:
         self.control = control
         self.devices = list(devices)
-        self.writes_per_day = writes_per_day
+        self.budgets = budgets
         self._scheduler: Scheduler | None = None
 
     @classmethod
@@ -53,14 +55,23 @@ class Deployment:
         control: Control,
         cancelled: Callable[[], bool] = lambda: False,
         kernel: KernelControl | None = None,
+        *,
+        shared: DailyBudget | None = None,
+        state: StateFile | None = None,
     ) -> Deployment:
         """Add the devices, write their attributes in order, load their images; then serve, attach, mount, swap.
+
+        `shared`: the budget of devices without a limit of their own; default: a new one, as the config says. `state`:
+        where budgets outlive the process: what is written while an image is loaded counts.
 
         The config has passed `check`. Raises the ZramError of the first write that fails, naming the device and the
         attribute, or LoadCancelled once `cancelled()` is true; either way nothing is left behind.
         """
         kernel = kernel or KernelControl()
         config = resolve(config, kernel)
+        if shared is None and config.writes_per_day is not None:
+            shared = DailyBudget(config.writes_per_day)
+        budgets = {device.name: budget_of(device, shared) for device in config.devices}
         devices: list[AnyDeployed] = []
         for device in config.devices:
             try:
@@ -73,14 +84,13 @@ class Deployment:
                     devices.append(_set_up(device, control, kernel, undo))
             for device in config.devices:
                 if not device.target.is_kernel:
-                    budget = budget_of(device, _shared_budget(config))
-                    devices.append(_add(device, control, undo, cancelled, budget))
+                    devices.append(_add(device, control, undo, cancelled, budgets[device.name], state))
             order = [device.name for device in config.devices]
             devices.sort(key=lambda deployed: order.index(deployed.config.name))
             for index, deployed in enumerate(devices):
                 devices[index] = _use(deployed, config, control, undo)
             undo.pop_all()
-        return cls(control, devices, _shared_budget(config))
+        return cls(control, devices, budgets)
 
     def release(self) -> None:
         """Detach the devices and stop serving them; `take_down` does that too. Raises DeviceBusy (EBUSY)."""
@@ -97,10 +107,9 @@ class Deployment:
     def attach(self, scheduler: Scheduler) -> int:
         """Add the policies to a scheduler, which `take_down` then stops first; how many there are."""
         policies = self.policies()
-        budgets = {deployed.config.name: budget_of(deployed.config, self.writes_per_day) for deployed in self.devices}
         for deployed, policy in policies:
             label = deployed.config.name
-            scheduler.add(deployed.target, policy, budgets[label], label)
+            scheduler.add(deployed.target, policy, self.budgets[label], label)
         self._scheduler = scheduler
         return len(policies)
 
@@ -150,10 +159,6 @@ def budget_of(device: DeviceConfig, shared: DailyBudget | None) -> DailyBudget |
     return shared if own is None else DailyBudget(own, f"{device.name} writes_per_day")
 
 
-def _shared_budget(config: Config) -> DailyBudget | None:
-    return None if config.writes_per_day is None else DailyBudget(config.writes_per_day)
-
-
 def _check_use(device: DeviceConfig) -> None:
     """Raises ZramError when this machine or user cannot do what a device is for; nothing is touched."""
     if not device.target.is_kernel:
@@ -171,6 +176,7 @@ def _add(
     undo: contextlib.ExitStack,
     cancelled: Callable[[], bool],
     budget: DailyBudget | None,
+    state: StateFile | None,
 ) -> Deployed:
     backing = config.settings.get("backing_dev")
     if backing is not None:
@@ -188,7 +194,7 @@ def _add(
     image, loaded = config.image, 0
     if image is not None and image.load is not None and not (image.optional and not image.load.exists()):
         try:
-            with _policies_at_work(target, config, control, budget):
+            with _policies_at_work(target, config, control, cancelled, budget, state):
                 loaded = load_image(target.device, image.load, cancelled)
         except ZramError as error:
             raise of_device(config.name, error.at("image")) from error
@@ -197,14 +203,23 @@ def _add(
 
 @contextlib.contextmanager
 def _policies_at_work(
-    target: Target, config: DeviceConfig, control: Control, budget: DailyBudget | None
+    target: Target,
+    config: DeviceConfig,
+    control: Control,
+    cancelled: Callable[[], bool],
+    budget: DailyBudget | None,
+    state: StateFile | None,
 ) -> Iterator[None]:
     """A device with a mem_limit has its policies while its image is loaded, too: what was written back when it was
-    saved comes as any other page, and may be more than fits."""
+    saved comes as any other page, and may be more than fits. So loading waits for room, whatever others do."""
     if "mem_limit" not in config.settings or not config.policies:
         yield
         return
-    scheduler = Scheduler()
+    room = target.device.room
+    wait_ms, given_up = room.wait_ms, room.given_up
+    room.set_wait(max(wait_ms, LOAD_WAIT_MS))
+    room.given_up = cancelled
+    scheduler = Scheduler(state=state)
     for each in config.policies:
         scheduler.add(target, control.catalogue.policies[each.name](each.options), budget, config.name)
     scheduler.start()
@@ -214,6 +229,8 @@ def _policies_at_work(
         target.device.stop_pass.set()
         scheduler.stop()
         target.device.stop_pass.clear()
+        room.set_wait(wait_ms)
+        room.given_up = given_up
 
 
 def _remove(control: Control, number: int) -> None:

@@ -55,7 +55,9 @@ def load_image(device: Device, path: Path, cancelled: Callable[[], bool] = lambd
                     view[length:padded] = bytes(padded - length)
                     for first, last in _nonzero_runs(view[:padded], device.page_size):
                         written += _pwrite_all(device, offset + first, view[first:last])
-    except ZramError:
+    except ZramError as error:
+        if not isinstance(error, LoadCancelled) and cancelled():  # a write that waited for memory gave up, too
+            raise LoadCancelled(f"loading {path} was given up") from error
         raise
     except OSError as error:
         raise system_error(error, f"cannot load image {path}: {error.strerror}") from error

@@ -52,7 +52,7 @@ def command(
     kept = StateFile(state or default_state_file(config))
     with stop_on_signals() as stop:
         try:
-            deployment = Deployment.bring_up(checked, control, stop.is_set, kernel)
+            deployment = Deployment.bring_up(checked, control, stop.is_set, kernel, state=kept)
         except LoadCancelled:
             click.echo("stopped before it was ready; images are untouched")
             return

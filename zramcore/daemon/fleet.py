@@ -177,10 +177,14 @@ class Fleet:
         with self._change:
             self._check_open()
             self._check_labels(config.devices)
-            deployment = Deployment.bring_up(config, self.control, cancelled, self.kernel)
             if origin == "config":
                 self.share_writes_per_day(config.writes_per_day)
-            members = [self._member(deployed, origin) for deployed in deployment.devices]
+            shared = self.writes_per_day if origin == "config" else None
+            deployment = Deployment.bring_up(
+                config, self.control, cancelled, self.kernel, shared=shared, state=self._state
+            )
+            budgets = deployment.budgets
+            members = [self._member(deployed, origin, budgets[deployed.config.name]) for deployed in deployment.devices]
             self._members |= {member.name: member for member in members}
             try:
                 for member, deployed in zip(members, deployment.devices, strict=True):
@@ -286,17 +290,16 @@ class Fleet:
         if self._closed:
             raise Stopping("the daemon is stopping")
 
-    def _member(self, deployed: AnyDeployed, origin: Origin) -> Member:
+    def _member(self, deployed: AnyDeployed, origin: Origin, daily: DailyBudget | None) -> Member:
         config = deployed.config
         name = deployed.name if isinstance(deployed, KernelDeployed) else deployed.target.name
-        shared = self.writes_per_day if origin == "config" else None
         runner = PolicyRunner(
             deployed.target,
             self.control.catalogue,
             label=config.name,
             name=name,
             state=self._state,
-            daily=budget_of(config, shared),
+            daily=daily,
         )
         return Member(name, deployed.target, origin, runner, deployed, config)
 
