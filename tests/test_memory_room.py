@@ -250,6 +250,19 @@ def test_who_comes_after_one_that_waited_in_vain_does_not_wait_again(limited: De
     assert time.monotonic() - start >= 0.4
 
 
+def test_a_discard_gives_hope_again(limited: Device) -> None:
+    attributes.store(limited, "mem_limit_wait", "100")
+    limited.pwrite(0, noise(LIMIT))
+    with pytest.raises(DeviceIOError):
+        limited.pwrite(LIMIT * PAGE, noise(1, 2))
+    limited.discard(0, LIMIT * PAGE)
+    limited.pwrite(0, noise(LIMIT))
+    start = time.monotonic()
+    with pytest.raises(DeviceIOError):
+        limited.pwrite(LIMIT * PAGE, noise(1, 2))
+    assert time.monotonic() - start >= 0.1
+
+
 @pytest.mark.parametrize(
     "freed",
     [

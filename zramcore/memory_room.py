@@ -34,6 +34,11 @@ class Patience:
         return monotonic() - self._since
 
 
+def _progress(path: DataPath) -> tuple[int, ...]:
+    """What changes when there is hope again: pages were written back, discarded, or no longer need their block."""
+    return path.stats.bd_writes, path.stats.notify_free, path.backing.bd_count if path.backing is not None else 0
+
+
 def _never() -> bool:
     return False
 
@@ -57,8 +62,8 @@ class MemoryRoom:
         self._dismissed: WeakSet[threading.Thread] = WeakSet()
         self._path: DataPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
-        self._in_vain: int | None = None
-        """bd_writes when a write had waited in vain: until that changes, or somebody is told, no other one waits."""
+        self._in_vain: tuple[int, ...] | None = None
+        """`_progress` when a write had waited in vain: until that changes, or somebody is told, no other one waits."""
         self._lock = threading.Lock()
 
     def serve(self, path: DataPath | None) -> None:
@@ -123,7 +128,7 @@ class MemoryRoom:
         told, only_a_mark = self._tell(path)
         if only_a_mark:
             return patience
-        hopeless = not self.wait_ms or (self._in_vain == path.stats.bd_writes and not told)
+        hopeless = not self.wait_ms or (self._in_vain == _progress(path) and not told)
         if hopeless or not self._wait_patiently(path, wanted, patience):
             raise NoMemory(f"no memory for page {index}", hint="raise mem_limit, or write pages back")
         return patience
@@ -138,7 +143,7 @@ class MemoryRoom:
                 sleep(LOOK_SECONDS)  # first: what has just failed would fail again
                 now = monotonic()
                 if patience.used(path.stats.bd_writes) >= self.wait_ms / 1000:
-                    self._in_vain = path.stats.bd_writes
+                    self._in_vain = _progress(path)
                     break
                 if now >= began + TRY_SECONDS or path.allocator.pages_used + margin <= self.limit_pages:
                     in_vain = False

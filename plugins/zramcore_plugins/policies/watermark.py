@@ -33,8 +33,8 @@ def read_mark(text: str) -> str:
 class Watermark(WritebackPolicy):
     """Every `period`, look at mem_used_total. Above `high`, spill: in each step, `pace` after the last, some of the
     coldest pages, no more than would free the rest of the way to `low`. A step that frees nothing goes on to younger
-    pages, down to `age`; when those are gone too it waits for `backoff`. A pool with gaps is compacted first, and again
-    before it gives up: what was spilled or recompressed leaves some.
+    pages, down to `age`; when those are gone too it waits for `backoff`, or until users free something. A pool with
+    gaps is compacted first, and again before it gives up: what was spilled or recompressed leaves some.
 
     A zramcore device wakes it as soon as a write goes beyond `high`, and again for the next step while writes go on.
 
@@ -71,6 +71,8 @@ class Watermark(WritebackPolicy):
         """Memory before the last step."""
         self._written: int | None = None
         """bd_writes before the last step."""
+        self._given_up: tuple[float, int] | None = None
+        """Until when there is nothing to spill, and what users had freed by then."""
         self._sleep = Sleep()
 
     def tick(self, target: PolicyTarget, now: float) -> Tick:
@@ -84,9 +86,12 @@ class Watermark(WritebackPolicy):
         words = f"{_size(figures.used)} used, marks {_size(low)} and {_size(high)}"
         if figures.used <= (low if self._spilling else high):
             done, self._spilling, self._stuck, self._marked = self._spilling, False, False, False
-            self._compacted = False
+            self._compacted, self._given_up = False, None
             words += f", {'down to the low one' if done else 'under the high one'}"
             return Tick((), self._period, words, wake_above=high)
+        wait = self._still_hopeless(target, now)
+        if wait:
+            return self._hopeless(words, wait)
         written = pages_written(target)
         no_less = self._spilling and self._used is not None and figures.used >= self._used
         fruitless = no_less and written == self._written  # else writes are faster than the spill
@@ -99,13 +104,23 @@ class Watermark(WritebackPolicy):
         if fruitless:
             if self._stuck:
                 self._spilling, self._stuck, self._marked = False, False, False
-                return Tick((), self._backoff, f"{words}, nothing more to spill, again in {hours(self._backoff)}")
+                self._given_up = now + self._backoff, _freed(target)
+                return self._hopeless(words, self._backoff)
             self._stuck = True
         else:
             self._stuck = False
         self._spilling, self._used, self._written = True, figures.used, written
         self._compacted = False
         return self._step(target, now, figures, low, high, words)
+
+    def _still_hopeless(self, target: PolicyTarget, now: float) -> float:
+        """Seconds left of a backoff; 0: it is over, or users have freed something: there may be room again."""
+        if self._given_up is None or self._given_up[1] != _freed(target):
+            return 0.0
+        return max(0.0, self._given_up[0] - now)
+
+    def _hopeless(self, words: str, wait: float) -> Tick:
+        return Tick((), min(wait, self._period), f"{words}, nothing more to spill, again in {hours(wait)}")
 
     def _step(self, target: PolicyTarget, now: float, figures: Memory, low: int, high: int, words: str) -> Tick:
         wanted = self._pages(target, figures, figures.used - low)
@@ -140,6 +155,12 @@ class Watermark(WritebackPolicy):
         whole = figures.limit or column(target, "disksize", 0) or 0
         high, low = (int(_number(m) * whole) if m.endswith("%") else read_size(m) for m in (self._high, self._low))
         return high, min(low, high)
+
+
+def _freed(target: PolicyTarget) -> int:
+    """What users have freed so far: pages discarded, and blocks of the backing device written anew."""
+    discarded, written, kept = column(target, "io_stat", 3), pages_written(target), column(target, "bd_stat", 0)
+    return (discarded or 0) + (written or 0) - (kept or 0)
 
 
 def _number(mark: str) -> float:
