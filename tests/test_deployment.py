@@ -22,6 +22,7 @@ from zramcore.control import Control
 from zramcore.deployment import Deployment
 from zramcore.device import Device
 from zramcore.errors import DeviceBusy, InvalidValue, NoSpace, ZramError
+from zramcore.hosting import Hosting
 from zramcore.image import CHUNK, LoadCancelled, load_image, save_image
 from zramcore.interfaces import Catalogue
 from zramcore.pluginmanager import load_plugins
@@ -179,6 +180,25 @@ def test_loading_waits_for_room_where_nothing_else_would(up: Callable[[str], Dep
     device = deployment.devices[0].device
     assert device.pread(0, len(content)) == content
     assert deployment.devices[0].target.show("mem_limit_wait") == "0\n"
+
+
+def test_policies_make_room_for_what_mounting_writes(
+    up: Callable[[str], Deployment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal that is played back, where loading has filled the memory."""
+    (tmp_path / "in.img").write_bytes(random.Random(1).randbytes(2 << 20))
+    journal = random.Random(2).randbytes(2 << 20)
+
+    def mount(control: Control, name: str, *_: object) -> Hosting:
+        assert control.device(name).pwrite(4 << 20, journal) == len(journal)
+        return Hosting(name, tmp_path)
+
+    monkeypatch.setattr(deployment_module, "host", mount)
+    deployment = up(
+        f"{DEVICE}backing_dev = 'file:b.img,size=8M'\nmem_limit = '1M'\nserve = 'unix:x.sock'\n"
+        "image = {load = 'in.img'}\npolicy = [{name = 'watermark'}]\n"
+    )
+    assert deployment.devices[0].device.pread(4 << 20, len(journal)) == journal
 
 
 def test_loading_that_waits_for_room_can_be_given_up(control: Control, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from .scheduler import Scheduler
 log = logging.getLogger(__name__)
 
 LOAD_WAIT_MS = 30_000
-"""How long loading waits at mem_limit, at least, while no page is written back."""
+"""How long loading and mounting wait at mem_limit, at least, while no page is written back."""
 _KERNEL_LABEL = re.compile(r"zram([0-9]+)", re.ASCII)
 
 
@@ -78,13 +78,16 @@ class Deployment:
                 _check_use(device)
             except ZramError as error:
                 raise of_device(device.name, error.at("attach")) from error
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as until_up:
             for device in config.devices:
                 if device.target.is_kernel:
                     devices.append(_set_up(device, control, kernel, undo))
             for device in config.devices:
                 if not device.target.is_kernel:
-                    devices.append(_add(device, control, undo, cancelled, budgets[device.name], state))
+                    target = _add(device, control, undo)
+                    work = _policies_at_work(target, device, control, cancelled, budgets[device.name], state)
+                    until_up.enter_context(work)
+                    devices.append(_load(device, target, cancelled))
             order = [device.name for device in config.devices]
             devices.sort(key=lambda deployed: order.index(deployed.config.name))
             for index, deployed in enumerate(devices):
@@ -170,14 +173,7 @@ def _check_use(device: DeviceConfig) -> None:
 # Devices of zramcore --------------------------------------------------------------------------------------------------
 
 
-def _add(
-    config: DeviceConfig,
-    control: Control,
-    undo: contextlib.ExitStack,
-    cancelled: Callable[[], bool],
-    budget: DailyBudget | None,
-    state: StateFile | None,
-) -> Deployed:
+def _add(config: DeviceConfig, control: Control, undo: contextlib.ExitStack) -> Target:
     backing = config.settings.get("backing_dev")
     if backing is not None:
         with contextlib.suppress(ZramError):  # the write to come says it
@@ -191,14 +187,17 @@ def _add(
             target.store(write.attribute, write.value)
         except ZramError as error:
             raise of_device(config.name, error.at(write.attribute, write.value)) from error
+    return target
+
+
+def _load(config: DeviceConfig, target: Target, cancelled: Callable[[], bool]) -> Deployed:
     image, loaded = config.image, 0
     if image is not None and image.load is not None and not (image.optional and not image.load.exists()):
         try:
-            with _policies_at_work(target, config, control, cancelled, budget, state):
-                loaded = load_image(target.device, image.load, cancelled)
+            loaded = load_image(target.device, image.load, cancelled)
         except ZramError as error:
             raise of_device(config.name, error.at("image")) from error
-    return Deployed(config, number, target, loaded)
+    return Deployed(config, int(target.name.removeprefix("zram")), target, loaded)
 
 
 @contextlib.contextmanager
@@ -210,8 +209,8 @@ def _policies_at_work(
     budget: DailyBudget | None,
     state: StateFile | None,
 ) -> Iterator[None]:
-    """A device with a mem_limit has its policies while its image is loaded, too: what was written back when it was
-    saved comes as any other page, and may be more than fits. So loading waits for room, whatever others do."""
+    """A device with a mem_limit has its policies before it is up, too: what was written back when its image was saved
+    is loaded as any other page, and mounting may write, too. So both wait for room, whatever others do."""
     if "mem_limit" not in config.settings or not config.policies:
         yield
         return
@@ -220,8 +219,11 @@ def _policies_at_work(
     room.set_wait(max(wait_ms, LOAD_WAIT_MS))
     room.given_up = cancelled
     scheduler = Scheduler(state=state)
-    for each in config.policies:
-        scheduler.add(target, control.catalogue.policies[each.name](each.options), budget, config.name)
+    try:
+        for each in config.policies:
+            scheduler.add(target, control.catalogue.policies[each.name](each.options), budget, config.name)
+    except ZramError as error:
+        raise of_device(config.name, error.at("policy")) from error
     scheduler.start()
     try:
         yield
