@@ -205,6 +205,13 @@ def test_names_are_never_two_devices(client):
     assert [(device["name"], device["label"]) for device in client.devices()] == [("zram0", "swap"), ("zram1", "zram1")]
 
 
+@pytest.mark.parametrize("text", ["7", "x"])
+def test_what_hot_remove_refuses_names_it(running, text):
+    body = http_request(running, "PUT", "/sys/class/zram-control/hot_remove", text)[2]
+    error = json.loads(body)
+    assert (error["attribute"], error["value"]) == ("hot_remove", text)
+
+
 def test_a_hot_removed_device_leaves_its_name_free(client):
     create(client, "swap")
     client.request("PUT", "/sys/class/zram-control/hot_remove", b"0")

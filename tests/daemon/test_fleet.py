@@ -30,6 +30,15 @@ def test_nothing_can_be_added_once_it_is_closed(built_in, tmp_path):
     assert fleet.control.devices == {}
 
 
+def test_a_hot_removed_device_is_served_no_longer(fleet, tmp_path):
+    """Neither it nor the next one that gets its number; and the same file can bring it up again."""
+    up(fleet, tmp_path, serve="unix:disk.sock")
+    fleet.hot_remove(0)
+    assert not (tmp_path / "disk.sock").exists()
+    member = up(fleet, tmp_path, serve="unix:disk.sock")
+    assert member.name == "zram0"
+
+
 def test_a_device_whose_image_cannot_be_saved_stays_and_its_policies_go_on(fleet, tmp_path):
     (tmp_path / "folder").mkdir()
     member = up(fleet, tmp_path, image={"save": "folder/disk.img"}, policy=[{"name": "none"}])

@@ -155,7 +155,9 @@ def test_nothing_without_the_token(port, service, token):
     for path in ("/sys/block/", "/metrics", "/sys/class/zram-control/hot_add", "/"):
         status, body = ask(port, token, path)
         assert status == 401
-        assert json.loads(body)["name"] == "EACCES"
+        error = json.loads(body)
+        assert error["name"] == "EACCES"
+        assert error.keys() == {"errno", "name", "message", "attribute", "value", "hint"}  # as those of the API
     assert list(service.fleet) == []
 
 

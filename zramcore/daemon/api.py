@@ -207,7 +207,10 @@ class Api:
         raise NotPermitted("hot_add cannot be written", attribute="hot_add", hint="read it: that adds a device")
 
     def _hot_remove(self, request: Request) -> Answer:
-        self.fleet.hot_remove(kstrtoint(request.text))
+        try:
+            self.fleet.hot_remove(kstrtoint(request.text))
+        except ZramError as error:
+            raise error.at("hot_remove", request.text.removesuffix("\n")) from None
         return TEXT, b""
 
     def _no_remove(self, request: Request) -> Answer:

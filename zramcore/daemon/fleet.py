@@ -345,4 +345,7 @@ class Fleet:
         member = self._members.pop(name, None)
         if member is not None:
             member.runner.stop()
+            if isinstance(member.deployed, Deployed):
+                with contextlib.suppress(DeviceBusy):  # a node in use would have kept the device
+                    member.deployed.release()  # its servers would serve the next device of this name
             self._on_removed(member.name)

@@ -71,7 +71,8 @@ class BearerToken:
         if scheme.lower() == "bearer" and self._same(given.strip().encode("latin-1"), self._token):
             return self._application(environ, start_response)
         body = (
-            b'{"errno": 13, "name": "EACCES", "message": "a bearer token is needed", "attribute": null, "hint": ""}\n'
+            b'{"errno": 13, "name": "EACCES", "message": "a bearer token is needed", "attribute": null, "value": null, '
+            b'"hint": "give the one in the daemon\'s --token-file"}\n'
         )
         headers = [
             ("Content-Type", "application/json"),
