@@ -25,8 +25,9 @@ from zramcore.testing.daemon import RunningDaemon
 
 PAGE = (Path(__file__).parents[1] / "docs" / "daemon.md").read_text()
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-VARIES = re.compile(r"(?<![a-zA-Z])\d+(?:\.\d+)?(?:e\+\d+)?[BKMG]?|[▁▂▃▄▅▆▇█]+")
-VARIABLE = r"(?>[0-9]+(?:\.[0-9]+)?(?:e\+[0-9]+)?[BKMG]?|[▁▂▃▄▅▆▇█]+)"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+VARIES = re.compile(TIME + r"|(?<![a-zA-Z])\d+(?:\.\d+)?(?:e\+\d+)?[BKMG]?|[▁▂▃▄▅▆▇█]+")
+VARIABLE = rf"(?>{TIME}|[0-9]+(?:\.[0-9]+)?(?:e\+[0-9]+)?[BKMG]?|[▁▂▃▄▅▆▇█]+)"
 MAP = re.compile(r"[.scHiw]{80}")
 OURS = ("create", "daemon", "get", "idle", "list", "map", "recompress", "reload", "remove", "reset", "set", "show",
         "systemd", "top", "writeback")  # fmt: skip
@@ -122,6 +123,7 @@ def test_the_comparison_tells_words_and_lines_apart() -> None:
     assert not agrees("disk: freed 1M", "disk: wrote back 1M")
     assert not agrees("mem_limt 1", "mem_limit 1")
     assert not agrees("zram1", "zram0")
+    assert agrees("time=2026-11-26T23:59:59.999Z level=info", "time=2026-11-23T00:30:08.563Z level=info")
     assert agrees("a\nb\nc\nd", "a\n...\nd")
     assert not agrees("a\nb\nc", "a\n...\nd")
     assert not agrees("a\nb", "a")
