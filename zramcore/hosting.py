@@ -40,6 +40,17 @@ class Hosting:
         self.uris: list[str] = []
         """Where clients find the device; the node's own socket is not told."""
         self.record: Record | None = None
+        self.node: Server | None = None
+        """The one of the servers that the node is made over."""
+
+    @property
+    def own_connections(self) -> int:
+        """Connections that end with `release`, and that nobody else uses: the node's."""
+        return 0 if self.node is None else sum(bool(client.export) for client in self.node.clients)
+
+    def disconnect(self, device: str) -> int:
+        """End the connections of its other clients, as `Server.disconnect`; how many there were."""
+        return sum(server.disconnect(device) for server in self.servers if server is not self.node)
 
     def release(self) -> None:
         """Detach, then stop serving. Doing it again does no harm. Raises DeviceBusy (EBUSY) while the node is in use,
@@ -49,7 +60,7 @@ class Hosting:
             self.record = None
         while self.servers:
             self.servers.pop().stop()
-        self.uris = []
+        self.uris, self.node = [], None
 
     def synchronize(self) -> None:
         """Have a mounted file system write what it keeps in memory. Raises ZramError."""
@@ -97,6 +108,7 @@ def _attach(hosting: Hosting, control: Control, device: str, config: DeviceConfi
     make_private(hosting.directory)
     server = _serve(control, device, f"unix:{hosting.directory / config.name}.sock", None)
     hosting.servers.append(server)
+    hosting.node = server
     use = config.use.use
     notes = protect_self() if use.swap is not None else []
     export = Export(config.name, device, server.uri(device), Process.of(os.getpid()))

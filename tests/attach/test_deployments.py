@@ -18,6 +18,7 @@ from zramcore.config import check, load_config
 from zramcore.control import Control
 from zramcore.deployment import Deployment
 from zramcore.errors import DeviceBusy, ZramError
+from zramcore.nbd import protocol as nbd
 from zramcore.testing.daemon import RunningDaemon
 
 FILES = """
@@ -164,6 +165,34 @@ def test_the_daemon_and_reload(house):
     assert house.leftovers() == []
     assert running.stop() == 0
     assert b"kept" in (house.folder / "saved.img").read_bytes()
+
+
+def test_an_attached_device_that_is_taken_out_of_the_file(house):
+    """Its node does not keep it; somebody else who has it open does, and then nothing of it is undone."""
+    file = house.folder / "all.toml"
+    file.write_text(FILES)
+    running = RunningDaemon(house.folder, "--config", str(file))
+    house.daemons.append(running)
+    (house.folder / "mnt" / "note").write_text("kept")
+    file.write_text("[device.another]\ndisksize = '1M'\n")
+    with running.client() as client, socket.socket(socket.AF_UNIX) as other:
+        other.connect(str(house.folder / "files.sock"))
+        other.sendall(nbd.CLIENT_FLAGS.pack(nbd.FLAG_FIXED_NEWSTYLE | nbd.FLAG_NO_ZEROES))
+        other.sendall(nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.OPT_EXPORT_NAME, 5) + b"zram0")
+        size = nbd.GREETING.size + nbd.EXPORT_NAME_REPLY.size
+        assert len(other.recv(size, socket.MSG_WAITALL)) == size
+        added, gone = client.reload()
+        assert added["refused"] == ""
+        assert "it is open 1 times" in gone["refused"]
+        assert house.cli("remove", "files").exit_code == 1
+        assert (house.folder / "mnt" / "note").read_text() == "kept"
+        other.sendall(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.CMD_DISC, 0, 0, 0))
+        assert other.recv(1) == b""
+        (gone,) = client.reload()
+        assert gone["refused"] == ""
+    assert house.leftovers() == []
+    assert b"kept" in (house.folder / "saved.img").read_bytes()
+    assert running.stop() == 0
 
 
 def test_a_file_system_larger_than_its_memory(house):

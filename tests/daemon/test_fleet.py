@@ -1,14 +1,16 @@
 """The fleet in this process: its end, and what happens when taking a device down fails."""
 
 import errno
+import socket
 
 import pytest
 
 from zramcore.config import check, read_device
 from zramcore.control import Control
 from zramcore.daemon.fleet import Fleet, Stopping
-from zramcore.errors import NoBackingDevice, ZramError
+from zramcore.errors import DeviceBusy, NoBackingDevice, ZramError
 from zramcore.image import LoadCancelled
+from zramcore.nbd import protocol as nbd
 
 
 def up(fleet, tmp_path, name="disk", cancelled=lambda: False, **table):
@@ -37,6 +39,33 @@ def test_a_hot_removed_device_is_served_no_longer(fleet, tmp_path):
     assert not (tmp_path / "disk.sock").exists()
     member = up(fleet, tmp_path, serve="unix:disk.sock")
     assert member.name == "zram0"
+
+
+def served(fleet, tmp_path):
+    """A device that its config has served, and a client of that server."""
+    member = up(fleet, tmp_path, serve="unix:disk.sock")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(str(tmp_path / "disk.sock"))
+    sock.recv(nbd.GREETING.size, socket.MSG_WAITALL)
+    sock.sendall(nbd.CLIENT_FLAGS.pack(nbd.FLAG_FIXED_NEWSTYLE | nbd.FLAG_NO_ZEROES))
+    sock.sendall(nbd.OPTION.pack(nbd.OPTION_MAGIC, nbd.OPT_EXPORT_NAME, len(member.name)) + member.name.encode())
+    sock.recv(nbd.EXPORT_NAME_REPLY.size, socket.MSG_WAITALL)
+    return member, sock
+
+
+def test_a_device_with_clients_of_its_own_server_is_busy_and_served_as_before(fleet, tmp_path):
+    member, sock = served(fleet, tmp_path)
+    with sock:
+        with pytest.raises(DeviceBusy):
+            fleet.take_down(member)
+        sock.sendall(nbd.REQUEST.pack(nbd.REQUEST_MAGIC, 0, nbd.CMD_READ, 7, 0, 512))
+        assert len(sock.recv(nbd.SIMPLE_REPLY.size + 512, socket.MSG_WAITALL)) == nbd.SIMPLE_REPLY.size + 512
+        assert member.uris
+        member.disconnect()
+        assert sock.recv(1) == b""
+    assert fleet.take_down(member) is None
+    assert not (tmp_path / "disk.sock").exists()
 
 
 def test_a_device_whose_image_cannot_be_saved_stays_and_its_policies_go_on(fleet, tmp_path):

@@ -71,6 +71,25 @@ class Member:
         hosting = self.deployed.hosting if isinstance(self.deployed, Deployed) else None
         return hosting.uris if hosting is not None else []
 
+    @property
+    def users(self) -> int:
+        """How many times it is open, not counting the node that its config asks for."""
+        if self.device is None:
+            return 0
+        hosting = self.deployed.hosting if isinstance(self.deployed, Deployed) else None
+        return max(0, self.device.holders - (hosting.own_connections if hosting is not None else 0))
+
+    def check_unused(self) -> None:
+        """Raises DeviceBusy (EBUSY) while it has users."""
+        if self.users:
+            hint = "disconnect its clients or detach it first"
+            raise DeviceBusy(f"{self.label} is open {self.users} times", hint=hint)
+
+    def disconnect(self) -> None:
+        """End the connections of the servers that its config asks for; the node's stay."""
+        if isinstance(self.deployed, Deployed) and self.deployed.hosting is not None:
+            self.deployed.hosting.disconnect(self.name)
+
     def store(self, attribute: str, text: str) -> None:
         """Write an attribute, as a client asks for it. Raises NotPermitted (EACCES) for the configuration of a device
         that somebody else set up, and as `Target.store`."""
@@ -210,13 +229,10 @@ class Fleet:
         with self._change:
             if self._members.get(member.name) is not member:
                 raise NoBackingDevice(f"{member.label} is gone already")
+            member.check_unused()  # before anything is undone
             if member.deployed is not None and member.device is not None:
                 member.deployed.release()  # what its config attached
-            if member.device is not None and member.device.holders:
-                raise DeviceBusy(
-                    f"{member.label} is open {member.device.holders} times",
-                    hint="disconnect its clients or detach it first",
-                )
+            member.check_unused()
             member.interrupt()
             try:
                 member.runner.stop()

@@ -163,8 +163,8 @@ def _why_it_stays(member: Member) -> str:
     device = member.device
     if device is None:
         return _why_the_kernels_stays(member)
-    if device.holders:
-        return f"it is open {device.holders} times: disconnect its clients or detach it first"
+    if member.users:
+        return f"it is open {member.users} times: disconnect its clients or detach it first"
     image = member.config.image if member.config is not None else None
     stored = device.stats.pages_stored
     if stored and (image is None or image.save is None):

@@ -240,6 +240,7 @@ class Service:
         member = self.fleet.find(name)
         if disconnect:
             self._hosts.disconnect(member.name)
+            member.disconnect()
         return self.fleet.take_down(member, save=save)
 
     def nbd(self, member: Member) -> list[str]:
