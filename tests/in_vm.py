@@ -6,7 +6,7 @@
 
 The machine has this one's files, as they are; what it changes is in its memory and gone afterwards. The command runs
 as root in this folder, with the PATH of here, and its exit status is that of the script. File systems load their
-modules themselves. Everything is emulated, so some twenty times slower: tests/attach took 5 minutes on two idle cores,
+modules themselves. Everything is emulated, so some twenty times slower: tests/attach took 5 minutes on two cores,
 more beside other work. It needs root, apt (for the kernel's package, kept in --folder), qemu-system-x86 and kmod.
 """
 
