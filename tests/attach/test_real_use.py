@@ -30,7 +30,15 @@ TREES = ("json", "email", "unittest", "multiprocessing", "encodings", "lib-dynlo
 def checksums(folder: Path) -> dict[str, str]:
     """Each file of a tree and what is in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): checksum(path) for path in files}
+
+
+def checksum(path: Path) -> str:
+    """What is in a file; one that is a hole as a whole is not read: that is slow in an emulated machine."""
+    status = path.stat()
+    if status.st_size and not status.st_blocks:
+        return f"a hole of {status.st_size} bytes"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def copy_trees(target: Path) -> None:
@@ -101,15 +109,16 @@ def test_deleted_files_give_their_memory_back(house, until):
     mounted = house.folder / "mnt"
     house.ok("attach", "disk", "--mkfs", "ext4", "--mount", str(mounted))
 
-    def stored() -> int:
-        return int(house.ok("get", "disk", "mm_stat").split()[0])
+    def used() -> int:
+        # not the pages stored: mkfs may have written pages of zeroes, which stay and take no memory
+        return int(house.ok("get", "disk", "mm_stat").split()[2])
 
     (mounted / "random").write_bytes(os.urandom(32 << 20))
     os.sync()
-    assert stored() > 32 << 20
+    assert used() > 32 << 20
     (mounted / "random").unlink()
     os.sync()
-    until(lambda: stored() < 4 << 20)
+    until(lambda: used() < 4 << 20)
     house.ok("detach", "disk")
 
 
