@@ -115,6 +115,7 @@ def job(modules: str, words: list[str]) -> str:
     what = words[0] if len(words) == 1 else shlex.join(words)
     exports = [f"export {name}={shlex.quote(os.environ.get(name, ''))}" for name in ("PATH", "HOME")]
     # A file system of memory hides what is in /tmp here: work where that is not.
+    exports.append("export ZRAMCORE_IN_VM=1")
     return "\n".join([*exports, *lines, f"cd {shlex.quote(os.getcwd())}", f"( {what} )", f"echo {MARK}$?\n"])
 
 

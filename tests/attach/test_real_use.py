@@ -34,9 +34,9 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def checksum(path: Path) -> str:
-    """What is in a file; one that is a hole as a whole is not read: that is slow in an emulated machine."""
+    """What is in a file. Reading a hole of 1 GiB takes minutes in the machine of tests/in_vm.py: there its size does."""
     status = path.stat()
-    if status.st_size and not status.st_blocks:
+    if "ZRAMCORE_IN_VM" in os.environ and status.st_size and not status.st_blocks:
         return f"a hole of {status.st_size} bytes"
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -109,16 +109,17 @@ def test_deleted_files_give_their_memory_back(house, until):
     mounted = house.folder / "mnt"
     house.ok("attach", "disk", "--mkfs", "ext4", "--mount", str(mounted))
 
-    def used() -> int:
-        # not the pages stored: mkfs may have written pages of zeroes, which stay and take no memory
-        return int(house.ok("get", "disk", "mm_stat").split()[2])
+    def stored() -> int:
+        """Without same-filled pages: mkfs writes zeroes where the kernel's nbd has no request for that (6.1)."""
+        columns = [int(word) for word in house.ok("get", "disk", "mm_stat").split()]
+        return columns[0] - columns[5] * 4096
 
     (mounted / "random").write_bytes(os.urandom(32 << 20))
     os.sync()
-    assert used() > 32 << 20
+    assert stored() > 32 << 20
     (mounted / "random").unlink()
     os.sync()
-    until(lambda: used() < 4 << 20)
+    until(lambda: stored() < 4 << 20)
     house.ok("detach", "disk")
 
 

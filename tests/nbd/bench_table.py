@@ -231,7 +231,7 @@ def table(servers: Sequence[Running]) -> None:
                 cell += f"{statistics.median([one / other for one, other in pairs]):7.2f} x"
             cells.append(f"{cell:>17}")
         reach = "{:.1f} {:.1f}".format(*REACH[what]) if what in REACH else ""
-        print(f"{what:30}{''.join(cells)}{reach:>12}")
+        print(f"{what:30}{''.join(cells)}{reach:>12}".rstrip())
     print()
     print(f"{'resident MiB':30}" + "".join(f"{server.name:>17}" for server in servers))
     for when in servers[0].resident:
