@@ -114,8 +114,8 @@ def job(modules: str, words: list[str]) -> str:
     lines = [f"modprobe {shlex.quote(name)}" for name in modules.split(",") if name]
     what = words[0] if len(words) == 1 else shlex.join(words)
     exports = [f"export {name}={shlex.quote(os.environ.get(name, ''))}" for name in ("PATH", "HOME")]
-    # A file system of memory hides what is in /tmp here: work where that is not.
     exports.append("export ZRAMCORE_IN_VM=1")
+    # A file system of memory hides what is in /tmp here: work where that is not.
     return "\n".join([*exports, *lines, f"cd {shlex.quote(os.getcwd())}", f"( {what} )", f"echo {MARK}$?\n"])
 
 

@@ -34,7 +34,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def checksum(path: Path) -> str:
-    """What is in a file. Reading a hole of 1 GiB takes minutes in the machine of tests/in_vm.py: there its size does."""
+    """What is in a file. To read a hole of 1 GiB takes minutes in the machine of in_vm.py: there its size will do."""
     status = path.stat()
     if "ZRAMCORE_IN_VM" in os.environ and status.st_size and not status.st_blocks:
         return f"a hole of {status.st_size} bytes"
