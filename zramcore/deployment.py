@@ -108,7 +108,7 @@ class Deployment:
         ]
 
     def attach(self, scheduler: Scheduler) -> int:
-        """Add the policies to a scheduler, which `take_down` then stops first; how many there are."""
+        """Add the policies to a scheduler, which `take_down` then stops; how many there are."""
         policies = self.policies()
         for deployed, policy in policies:
             label = deployed.config.name
