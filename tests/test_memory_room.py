@@ -116,6 +116,34 @@ def test_a_mark_over_the_limit_never_replaces_it(limited: Device) -> None:
     assert told == [LIMIT]
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_mark_that_another_write_lifts_fails_nobody(device: DeviceFactory, chunk: int) -> None:
+    """Several writes meet one mark, of which one lifts it: there is no mem_limit, so no write may fail."""
+    made, writers = device(SLOTS), 6
+    stop, failures = threading.Event(), []
+    content = noise(SLOTS)
+
+    def write(number: int) -> None:
+        try:
+            while not stop.is_set():
+                for first in range(number * chunk, SLOTS - chunk, writers * chunk):
+                    made.pwrite(first * PAGE, content[first * PAGE : (first + chunk) * PAGE])
+                made.discard(0, SLOTS * PAGE)
+        except DeviceIOError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 2
+    while time.monotonic() < end and not failures:
+        made.room.watch("me", 1, lambda: None)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def test_partial_and_scattered_writes_meet_marks(device: DeviceFactory) -> None:
     made, told = device(SLOTS), []
     content = noise(SLOTS)

@@ -60,6 +60,8 @@ class MemoryRoom:
         self.given_up: Callable[[], bool] = _never
         """Asked by writes that wait: true ends all of them."""
         self._dismissed: WeakSet[threading.Thread] = WeakSet()
+        self._limits = 0
+        """How often the pool was given a limit: another write may have lifted the one that a write has met."""
         self._path: DataPath | None = None
         self._watches: dict[object, tuple[int, Callable[[], None]]] = {}
         self._in_vain: tuple[int, ...] | None = None
@@ -105,28 +107,30 @@ class MemoryRoom:
         was made, and what else `DataPath.write_pages` raises."""
         patience: Patience | None = None
         while True:
+            limits = self._limits
             done = path.write_pages(index, data)
             index += done
             data = data[done * path.page_size :]
             if not data:
                 return
-            patience = self._wait(path, index, len(data) // path.page_size, patience)
+            patience = self._wait(path, index, len(data) // path.page_size, limits, patience)
 
     def write_partial(self, path: DataPath, index: int, start: int, data: memoryview) -> None:
         """The same for a part of a page."""
         patience: Patience | None = None
         while True:
+            limits = self._limits
             try:
                 return path.write_partial(index, start, data)
             except NoMemory:
-                patience = self._wait(path, index, 1, patience)
+                patience = self._wait(path, index, 1, limits, patience)
 
-    def _wait(self, path: DataPath, index: int, wanted: int, patience: Patience | None) -> Patience:
-        """After page `index`, and `wanted` - 1 after it, found no room: wait until there may be some. Returns what the
-        write gives as `patience` if it fails again. Raises NoMemory (ENOMEM)."""
+    def _wait(self, path: DataPath, index: int, wanted: int, limits: int, patience: Patience | None) -> Patience:
+        """After page `index`, and `wanted` - 1 after it, found no room: wait until there may be some. `limits` is what
+        `_limits` was before. Returns what the write gives as `patience` if it fails again. Raises NoMemory (ENOMEM)."""
         patience = patience or Patience(path.stats.bd_writes)
-        told, only_a_mark = self._tell(path)
-        if only_a_mark:
+        told, too_early = self._tell(path, limits)
+        if too_early:
             return patience
         hopeless = not self.wait_ms or (self._in_vain == _progress(path) and not told)
         if hopeless or not self._wait_patiently(path, wanted, patience):
@@ -159,14 +163,17 @@ class MemoryRoom:
     def _ended(self) -> bool:
         return self.given_up() or threading.current_thread() in self._dismissed
 
-    def _tell(self, path: DataPath) -> tuple[int, bool]:
-        """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was only a mark."""
+    def _tell(self, path: DataPath, limits: int) -> tuple[int, bool]:
+        """Tell those whose mark was met, or all of them at mem_limit: how many, and whether it was not mem_limit."""
         with self._lock:
+            if limits != self._limits:
+                return 0, True
             met = path.limit_pages
             only_a_mark = met != self.limit_pages
             owners = [owner for owner, (pages, _) in self._watches.items() if pages <= met or not only_a_mark]
             calls = [self._watches.pop(owner)[1] for owner in owners]
-            self._apply()
+            if calls:
+                self._apply()
         for tell in calls:
             tell()
         return len(calls), only_a_mark
@@ -176,3 +183,4 @@ class MemoryRoom:
             limits = [pages for pages, _ in self._watches.values()]
             limits += [self.limit_pages] if self.limit_pages else []
             self._path.limit_pages = min(limits, default=0)
+            self._limits += 1
