@@ -57,7 +57,11 @@ class Spiller(threading.Thread):
             self.passes += 1
             self.device.room.watch(self, self.mark, self.told.set)
 
-    def end(self) -> None:
+    def __enter__(self) -> Spiller:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.over = True
         self.told.set()
         self.join()
@@ -180,15 +184,11 @@ def test_writes_wait_for_what_a_pass_frees(limited: Device, chunk: int, mark: in
     """Far more than fits goes in, and comes out again; the pool never has more than its limit."""
     attributes.store(limited, "mem_limit_wait", "10000")
     content = noise(SLOTS)
-    spiller = Spiller(limited, LIMIT if mark is None else mark)
-    spiller.start()
-    try:
+    with Spiller(limited, LIMIT if mark is None else mark) as spiller:
         for first in range(0, SLOTS, chunk):
             part = content[first * PAGE : (first + chunk) * PAGE]
             assert limited.pwrite(first * PAGE, part) == len(part)
             assert used(limited) <= LIMIT
-    finally:
-        spiller.end()
     assert spiller.passes >= 3
     assert limited.pread(0, SLOTS * PAGE) == content
     assert limited.stats.failed_writes == 0
@@ -198,14 +198,10 @@ def test_writes_wait_for_what_a_pass_frees(limited: Device, chunk: int, mark: in
 def test_partial_writes_wait_too(limited: Device) -> None:
     attributes.store(limited, "mem_limit_wait", "10000")
     content = noise(SLOTS)
-    spiller = Spiller(limited, LIMIT)
-    spiller.start()
-    try:
+    with Spiller(limited, LIMIT):
         for start in range(0, len(content), 3000):
             part = content[start : start + 3000]
             assert limited.pwrite(start, part) == len(part)
-    finally:
-        spiller.end()
     assert limited.pread(0, SLOTS * PAGE) == content
     check_consistent(limited)
 
@@ -213,8 +209,6 @@ def test_partial_writes_wait_too(limited: Device) -> None:
 def test_many_writers_at_the_limit(limited: Device) -> None:
     attributes.store(limited, "mem_limit_wait", "10000")
     content = noise(SLOTS)
-    spiller = Spiller(limited, LIMIT)
-    spiller.start()
 
     def write(number: int) -> None:
         for turn in range(6):
@@ -223,11 +217,11 @@ def test_many_writers_at_the_limit(limited: Device) -> None:
                 limited.pwrite(page * PAGE, data)
 
     writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    spiller.end()
+    with Spiller(limited, LIMIT):
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
     assert limited.pread(0, SLOTS * PAGE) == content
     assert limited.stats.failed_writes == 0
     check_consistent(limited)

@@ -124,7 +124,8 @@ class BlockIO:
             runs = list(block_runs(blocks))
             begun: Callable[[], Verdicts] | ZramError | None = None
             try:
-                begun = self._begin_writing(runs, data)
+                if runs:
+                    begun = self._begin_writing(runs, data)
                 yield verdicts
             finally:
                 if begun is not None:
@@ -134,8 +135,6 @@ class BlockIO:
 
     def _begin_writing(self, runs: Sequence[tuple[int, int]], data: memoryview) -> Callable[[], Verdicts] | ZramError:
         """What waits for the end of the writes, or why they could not be begun."""
-        if not runs:
-            return tuple
         try:
             begun = self._call(_writing(runs), self.driver.begin_write, runs, data)
         except ZramError as error:

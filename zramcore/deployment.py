@@ -214,18 +214,18 @@ def _policies_at_work(
     if "mem_limit" not in config.settings or not config.policies:
         yield
         return
-    room = target.device.room
-    wait_ms, given_up = room.wait_ms, room.given_up
-    room.set_wait(max(wait_ms, LOAD_WAIT_MS))
-    room.given_up = cancelled
     scheduler = Scheduler(state=state)
     try:
         for each in config.policies:
             scheduler.add(target, control.catalogue.policies[each.name](each.options), budget, config.name)
     except ZramError as error:
         raise of_device(config.name, error.at("policy")) from error
-    scheduler.start()
+    room = target.device.room
+    wait_ms, given_up = room.wait_ms, room.given_up
     try:
+        room.set_wait(max(wait_ms, LOAD_WAIT_MS))
+        room.given_up = cancelled
+        scheduler.start()
         yield
     finally:
         target.device.stop_pass.set()

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,17 @@ def test_everybody_is_told_of_a_removed_device_once(built_in, tmp_path):
     fleet.hot_remove(fleet.hot_add())
     fleet.take_down(member)
     assert gone == ["zram1", "zram0"]
+
+
+def test_a_device_of_the_file_that_fails_leaves_the_limit_of_the_file_as_it_was(fleet, tmp_path):
+    config, problems = read_device("disk", {"disksize": "1M", "image": {"load": "missing.img"}}, tmp_path)
+    assert problems == []
+    for before in (None, 7):
+        fleet.share_writes_per_day(before)
+        with pytest.raises(ZramError, match=r"missing\.img"):
+            fleet.bring_up(replace(config, writes_per_day=99), "config")
+        assert (fleet.writes_per_day and fleet.writes_per_day.limit) == before
+    assert fleet.control.devices == {}
 
 
 def test_one_that_fails_does_not_keep_the_others_from_being_saved(built_in, tmp_path):

@@ -196,12 +196,7 @@ class Fleet:
         with self._change:
             self._check_open()
             self._check_labels(config.devices)
-            if origin == "config":
-                self.share_writes_per_day(config.writes_per_day)
-            shared = self.writes_per_day if origin == "config" else None
-            deployment = Deployment.bring_up(
-                config, self.control, cancelled, self.kernel, shared=shared, state=self._state
-            )
+            deployment = self._deploy(config, origin, cancelled)
             budgets = deployment.budgets
             members = [self._member(deployed, origin, budgets[deployed.config.name]) for deployed in deployment.devices]
             self._members |= {member.name: member for member in members}
@@ -305,6 +300,19 @@ class Fleet:
     def _check_open(self) -> None:
         if self._closed:
             raise Stopping("the daemon is stopping")
+
+    def _deploy(self, config: Config, origin: Origin, cancelled: Callable[[], bool]) -> Deployment:
+        """Bring up the devices of a config; those of the file share its limit, which stays as it was after an error."""
+        if origin != "config":
+            return Deployment.bring_up(config, self.control, cancelled, self.kernel, state=self._state)
+        before = None if self.writes_per_day is None else self.writes_per_day.limit
+        self.share_writes_per_day(config.writes_per_day)
+        shared, state = self.writes_per_day, self._state
+        try:
+            return Deployment.bring_up(config, self.control, cancelled, self.kernel, shared=shared, state=state)
+        except BaseException:
+            self.share_writes_per_day(before)
+            raise
 
     def _member(self, deployed: AnyDeployed, origin: Origin, daily: DailyBudget | None) -> Member:
         config = deployed.config
